@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -80,7 +82,9 @@ def test_any_shape_layout_and_weight(name, role, reduction, shape, dtype, weight
     side_by_side(name, role, real, fake, *weights, reduction)
 
 
-@given(count=strategies.counts(), other=strategies.counts(), name=st.sampled_from([n for n in NAMES if n not in PAIRED]))
+@given(
+    count=strategies.counts(), other=strategies.counts(), name=st.sampled_from([n for n in NAMES if n not in PAIRED])
+)
 def test_sides_of_different_size(count, other, name):
     """Means divide by each side's own count; only the paired loss needs equal shapes."""
     real, fake = draw_values((count,), "normal", 1, torch.float32), draw_values((other,), "wide", 2, torch.float32)
@@ -192,7 +196,9 @@ def test_second_order_in_every_dtype(name, reduction, dtype, device):
         with reference_mode():
             return candidate(r, f)
 
-    agree(candidate, truth, [real, fake], kind="reduced", value_magnitude=100.0 if reduction == "sum" else 1.0, factor=2)
+    agree(
+        candidate, truth, [real, fake], kind="reduced", value_magnitude=100.0 if reduction == "sum" else 1.0, factor=2
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -215,7 +221,10 @@ def test_statistics(name, reduction, as_list, device):
     for x in stats:
         assert x.ndim == 0 and not x.requires_grad and x.device.type == device.type
     assert_bitwise_equal(stats.loss, value.detach())
-    for side, mean, sign in ((real, stats.real_mean, stats.real_sign_mean), (fake, stats.fake_mean, stats.fake_sign_mean)):
+    for side, mean, sign in (
+        (real, stats.real_mean, stats.real_sign_mean),
+        (fake, stats.fake_mean, stats.fake_sign_mean),
+    ):
         logits = torch.cat([x.detach().cpu().double().flatten() for x in (side if as_list else [side])])
         assert_close(mean, logits.mean(), kind="reduced", magnitude=2.0)
         assert_close(sign, logits.sign().mean(), kind="reduced", magnitude=1.0)
@@ -272,9 +281,12 @@ def test_nan_and_inf_pass_through(name, dtype, bad, count, device):
             got = torch.autograd.grad(value, leaves)
             truth = reduced(Loss(name), [leaves[0].detach().cpu()], [leaves[1].detach().cpu()])
             assert_close(value, truth.value, kind="reduced", magnitude=truth.magnitude.nan_to_num(0, 0, 0))
-            if bad != bad:
+            if math.isnan(bad):
                 assert value.isnan()
-                if name not in ("wasserstein", "hinge"):  # their slope is a constant: torch's relu passes the gradient on
+                if name not in (
+                    "wasserstein",
+                    "hinge",
+                ):  # their slope is a constant: torch's relu passes the gradient on
                     assert got[side][place].isnan()
                 continue
             for a, b in zip(got, (truth.real_gradients[0], truth.fake_gradients[0]), strict=True):
@@ -351,7 +363,9 @@ def test_label_smoothing_is_one_sided(smoothing, dtype, device):
 def test_least_squares_targets(device):
     real, fake = (draw_values((64,), "normal", seed).to(device) for seed in (1, 2))
     loss = losses.LeastSquaresLoss(a=-1.0, b=1.5, c=0.25)
-    assert_close(loss.discriminator(real=real, fake=fake), ((real - 1.5) ** 2).mean() / 2 + ((fake + 1) ** 2).mean() / 2)
+    assert_close(
+        loss.discriminator(real=real, fake=fake), ((real - 1.5) ** 2).mean() / 2 + ((fake + 1) ** 2).mean() / 2
+    )
     assert_close(loss.generator(fake=fake), ((fake - 0.25) ** 2).mean() / 2)
 
 

@@ -35,7 +35,9 @@ def test_every_mode(mode, real, dtype, device):
         leaf = x.detach().cpu().double().requires_grad_()
         terms = formula(mode, leaf, real, *labels)
         assert got.ndim == 0 and got.dtype == accumulation_dtype(dtype)
-        assert_close(got, terms.mean(), kind="reduced", magnitude=max(terms.abs().mean().item(), leaf.abs().mean().item()))
+        assert_close(
+            got, terms.mean(), kind="reduced", magnitude=max(terms.abs().mean().item(), leaf.abs().mean().item())
+        )
         (g,), (e,) = torch.autograd.grad(got, x), torch.autograd.grad(terms.mean(), leaf)
         assert_close(g, e, kind="reduced", magnitude=max(e.abs().max().item(), 1 / x.numel()))
 

@@ -42,7 +42,10 @@ def test_against_the_formula(ours, kind, dtype, device):
 def test_softplus_same_as_torch(dtype, shape, beta, threshold, data):
     x = data.draw(strategies.tensors(shape, dtype))
     same_values(
-        lambda a: losses.softplus(a, beta, threshold), lambda a: F.softplus(a, beta, threshold), [x], gradient_magnitude=2.0
+        lambda a: losses.softplus(a, beta, threshold),
+        lambda a: F.softplus(a, beta, threshold),
+        [x],
+        gradient_magnitude=2.0,
     )
 
 
@@ -87,6 +90,9 @@ def test_second_order_numerically(ours):
 
 
 def test_modules_are_torchs_with_another_forward():
-    for ours, theirs in ((losses.Softplus(2, 5), torch.nn.Softplus(2, 5)), (losses.LogSigmoid(), torch.nn.LogSigmoid())):
+    for ours, theirs in (
+        (losses.Softplus(2, 5), torch.nn.Softplus(2, 5)),
+        (losses.LogSigmoid(), torch.nn.LogSigmoid()),
+    ):
         assert isinstance(ours, type(theirs)) and repr(ours) == repr(theirs)
         same_outcome(ours, theirs, torch.randn(5, 2) * 4)

@@ -15,7 +15,9 @@ from support.tolerances import assert_bitwise_equal
 def check_derivatives(function: Callable[..., Any], inputs: Sequence[Any], *, second: bool = True) -> None:
     """gradcheck, and gradgradcheck with random cotangents, on float64 inputs (tensors that require grad are checked)."""
     for x in inputs:
-        assert not isinstance(x, Tensor) or not x.requires_grad or x.dtype == torch.float64, "numerical derivatives need float64"
+        assert not isinstance(x, Tensor) or not x.requires_grad or x.dtype == torch.float64, (
+            "numerical derivatives need float64"
+        )
     assert torch.autograd.gradcheck(function, tuple(inputs))
     if second:
         assert torch.autograd.gradgradcheck(function, tuple(inputs), gen_non_contig_grad_outputs=True)
@@ -43,7 +45,9 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check_bitwise_repeatable(function: Callable[[], Sequence[Tensor]], *, counts: Sequence[int] = (1, 2, 3, 4, 1)) -> None:
+def check_bitwise_repeatable(
+    function: Callable[[], Sequence[Tensor]], *, counts: Sequence[int] = (1, 2, 3, 4, 1)
+) -> None:
     """The same bits on every run and on every number of threads."""
     first: Sequence[Tensor] | None = None
     for count in counts:

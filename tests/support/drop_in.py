@@ -36,7 +36,9 @@ def same_values(
     for what, scale in (("values", magnitude), ("gradients", gradient_magnitude), ("second", gradient_magnitude)):
         triples = list(zip(getattr(found, what), getattr(expected, what), getattr(exact, what), strict=True))
         for i, (a, b, c) in enumerate(triples):
-            assert a.dtype == b.dtype and a.shape == b.shape, f"{what} {i}: {a.dtype} {a.shape}, torch's {b.dtype} {b.shape}"
+            assert a.dtype == b.dtype and a.shape == b.shape, (
+                f"{what} {i}: {a.dtype} {a.shape}, torch's {b.dtype} {b.shape}"
+            )
             largest = b.double().abs().nan_to_num(0, 0, 0).max() if b.numel() else 0.0
             size = torch.as_tensor(scale, dtype=torch.float64).to(b.device)
             size = torch.maximum(size, torch.as_tensor(largest, dtype=torch.float64)) if what != "values" else size
@@ -65,10 +67,14 @@ def same_outcome(ours: Callable[..., Any], theirs: Callable[..., Any], *args: An
     assert got[0] == expected[0], f"ours {got}, torch {expected}"
     if expected[0] == "raised":
         assert got[1][0] is expected[1][0], f"ours raised {got[1]}, torch {expected[1]}"
-        assert got[1][1].splitlines()[0] == expected[1][1].splitlines()[0], f"ours said {got[1][1]}\ntorch {expected[1][1]}"
+        assert got[1][1].splitlines()[0] == expected[1][1].splitlines()[0], (
+            f"ours said {got[1][1]}\ntorch {expected[1][1]}"
+        )
         return
     a, b = got[1], expected[1]
-    assert a.dtype == b.dtype and a.shape == b.shape and a.device == b.device, f"{a.dtype} {a.shape}, torch's {b.dtype} {b.shape}"
+    assert a.dtype == b.dtype and a.shape == b.shape and a.device == b.device, (
+        f"{a.dtype} {a.shape}, torch's {b.dtype} {b.shape}"
+    )
     if b.is_floating_point() and b.numel():
         factor = ULPS / TABLE[b.dtype].pointwise if b.dtype in (torch.float32, torch.float64) else 8.0
         largest = b.detach().double().abs().nan_to_num(0, 0, 0).max()

@@ -39,7 +39,10 @@ class Derivatives:
 @contextmanager
 def poisoned_memory() -> Iterator[None]:
     """Every uninitialised allocation comes filled with NaN, so an output left unwritten shows."""
-    was_on, was_warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    was_on, was_warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     was_filled = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
@@ -58,7 +61,9 @@ def eighths(like: Tensor, seed: int) -> Tensor:
     return (magnitude * sign).to(like.device, like.dtype)
 
 
-def derivatives(function: Function, inputs: Sequence[Tensor], *, second: bool = True, poisoned: bool = True) -> Derivatives:
+def derivatives(
+    function: Function, inputs: Sequence[Tensor], *, second: bool = True, poisoned: bool = True
+) -> Derivatives:
     """Runs `function` on leaves with the inputs' values and strides; inputs of integer dtype are passed through."""
     leaves = [x.detach().requires_grad_(x.is_floating_point()) for x in inputs]
     wanted = [x for x in leaves if x.requires_grad]
@@ -116,7 +121,9 @@ def agree(
         return found
     for i, (got, expected) in enumerate(zip(found.second, exact.second, strict=True)):
         scale = torch.maximum(_largest(expected), torch.as_tensor(gradient_magnitude or 0.0, dtype=torch.float64).max())
-        assert_close(got, expected, kind="reduced", magnitude=scale, what=f"second derivative {i}", factor=SECOND * factor)
+        assert_close(
+            got, expected, kind="reduced", magnitude=scale, what=f"second derivative {i}", factor=SECOND * factor
+        )
     return found
 
 

@@ -64,7 +64,9 @@ def draw_values(shape: tuple[int, ...], kind: str, seed: int, dtype: torch.dtype
     return values.to(dtype)
 
 
-def shapes(*, min_dims: int = 0, max_dims: int = 4, min_side: int = 1, max_side: int = 9) -> st.SearchStrategy[tuple[int, ...]]:
+def shapes(
+    *, min_dims: int = 0, max_dims: int = 4, min_side: int = 1, max_side: int = 9
+) -> st.SearchStrategy[tuple[int, ...]]:
     """Small shapes, odd and even, with sides of one."""
     return st.lists(st.integers(min_side, max_side), min_size=min_dims, max_size=max_dims).map(tuple)
 

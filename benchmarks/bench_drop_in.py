@@ -1,0 +1,13 @@
+"""The drop-ins and feature matching: cases of `gan_fast.bench.drop_in`."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.support import parameters
+from gan_fast.bench import drop_in
+
+
+@pytest.mark.parametrize(("case", "contender"), parameters(drop_in.cases()))
+def test_drop_in(timed, case, contender):
+    timed(case, contender)
