@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
-from benchmarks.support import parameters
 from gan_fast.bench import drop_in
 
+CASES = drop_in.cases()
 
-@pytest.mark.parametrize(("case", "contender"), parameters(drop_in.cases()))
+
 def test_drop_in(timed, case, contender):
     timed(case, contender)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
-from benchmarks.support import parameters
 from gan_fast.bench import losses
 
+CASES = losses.cases()
 
-@pytest.mark.parametrize(("case", "contender"), parameters(losses.cases()))
+
 def test_losses(timed, case, contender):
     timed(case, contender)

@@ -1,16 +1,11 @@
-"""Puts `tests/` on the path, so that every test says `from support import ...` wherever pytest was started."""
+"""The `device` fixture, hypothesis profiles, a fresh seed for every test."""
 
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(

@@ -1,8 +1,8 @@
-"""What is timed: a case is one job, its contenders are ways to do it, and all of them must agree before the clock starts.
+"""What is timed: a case is one job, its contenders are ways to do it, and all must agree before the clock starts.
 
 A contender's function returns every tensor the job produces (loss, then gradients), so that work cannot be skipped.
-`traffic` is what the job must move at the least: every input read once, every gradient written once. Time is also given as a
-share of a plain copy that reads and writes as many bytes, measured in the same rounds.
+`traffic` is what the job must move at the least: every input read once, every gradient written once. Time is also given
+as a share of a plain copy that reads and writes as many bytes, measured in the same rounds.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 Role = Literal["ours", "eager", "compiled", "copy"]
 Job = Callable[[], Sequence[Tensor]]
+COPY = "copy of as many bytes"
 
 
 class WrongResult(RuntimeError):
@@ -86,7 +87,7 @@ def prepare(case: Case, device: torch.device, *, copy: bool = True) -> list[Cont
 def _copy(traffic: int, device: torch.device) -> Contender:
     source = torch.ones(max(traffic // 8, 1), device=device)
     target = torch.zeros_like(source)
-    return Contender("copy of as many bytes", "copy", lambda: [target.copy_(source)])
+    return Contender(COPY, "copy", lambda: [target.copy_(source)])
 
 
 def all_cases() -> list[Case]:

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     p = argparse.ArgumentParser(
         prog="gan-fast bench",
-        description="Times gan_fast beside plain PyTorch and torch.compile, after checking agreement.",
+        description="Times gan_fast beside plain PyTorch and torch.compile.",
     )
     p.add_argument("--quick", action="store_true", help="few rounds, and no case above 61,504 logits")
     p.add_argument("--filter", default="", metavar="TEXT", help="only cases whose name contains TEXT")
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the cases and prints one line each. Returns 0, or 1 after a wrong result or, with --check, a missed target."""
+    """Runs the cases, prints one line each; returns 1 after a wrong result or, with --check, a missed target."""
     options = parser().parse_args(argv)
     chosen = [case for case in all_cases() if options.filter in case.name]
     if options.quick:
@@ -112,4 +112,8 @@ def print_table(lines: Sequence[tuple[str, ...]]) -> None:
         return
     widths = [max(len(line[i]) for line in [HEADER, *lines]) for i in range(len(HEADER))]
     for line in [HEADER, *lines]:
-        print("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))))
+        print(
+            "  ".join(
+                f"{cell:>{w}}" if i else f"{cell:<{w}}" for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            )
+        )

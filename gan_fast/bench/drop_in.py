@@ -14,7 +14,7 @@ from gan_fast.bench.losses import SHAPES, compiled, exact, forward_backward
 
 Reduced = Callable[[Tensor, Tensor], Tensor]
 
-# name -> (ours, torch's, tensors read, is the input a probability). softplus and logsigmoid have no reduction: their mean.
+# name -> (ours, torch's, tensors read, is the input a probability). softplus and logsigmoid are followed by a mean.
 PAIRS: dict[str, tuple[Reduced, Reduced, int, bool]] = {
     "bce_with_logits": (losses.binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits, 2, False),
     "bce": (losses.binary_cross_entropy, F.binary_cross_entropy, 2, True),

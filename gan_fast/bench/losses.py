@@ -1,9 +1,9 @@
 """The adversarial losses, forward and backward in float32, against what a careful user writes in plain PyTorch.
 
-Sizes are real logits, with as many fake: 64 (one logit a sample), 61,504 (a 16-image PatchGAN map `[16, 1, 62, 62]`) and
-4,194,304. The plain compositions are the eager baseline and, through `torch.compile`, the compiled one; for the
-non-saturating critic the two spellings in common use both run: `binary_cross_entropy_with_logits` with targets allocated
-beforehand, and softplus.
+Sizes are real logits, with as many fake: 64 (one logit a sample), 61,504 (a 16-image PatchGAN map `[16, 1, 62, 62]`)
+and 4,194,304. The plain compositions are the eager baseline and, through `torch.compile`, the compiled one; for the
+non-saturating critic the two spellings in common use both run: `binary_cross_entropy_with_logits` with targets
+allocated beforehand, and softplus.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Measurement:
         return other.median / ours.median if ours and other else None
 
     def copy_share(self, timing: Timing) -> float | None:
-        """The speed of a copy of as many bytes is 1. Above 1 is possible where a copy is bound by its call's overhead."""
+        """As a share of the speed of a copy of as many bytes."""
         copy = self.fastest("copy")
         return copy.median / timing.median if copy else None
 

@@ -1,4 +1,4 @@
-"""The adversarial losses inside the rest of PyTorch: torch.compile, gradient penalties, autocast, torch.func, fake tensors."""
+"""The adversarial losses inside PyTorch: torch.compile, gradient penalties, autocast, torch.func, fake tensors."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_losses_are_values_that_can_be_copied(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_backward_twice_and_inputs_changed_in_place(name):
-    """A kept graph gives the same gradients again, whatever became of the first; changed logits are refused, not misread."""
+    """A kept graph gives the same gradients again, whatever became of the first; changed logits are not misread."""
     real, fake = (x * 1.0 for x in logits())
     value = losses.get(name)().discriminator(real=real, fake=fake)
     first = torch.autograd.grad(value, [real, fake], retain_graph=True)

@@ -1,4 +1,4 @@
-"""A call that cannot be right raises one clear error that names what was given, with kernels and with references alike."""
+"""A call that cannot be right raises one clear error that names what was given, in kernels and references alike."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_mixed_dtypes_name_both(name, mode):
 @MODES
 @pytest.mark.parametrize("name", NAMES)
 def test_mixed_devices_name_both(name, mode):
-    with mode(), pytest.raises(ValueError, match="cpu.*meta|meta.*cpu"):
+    with mode(), pytest.raises(ValueError, match=r"cpu.*meta|meta.*cpu"):
         losses.get(name)().discriminator(real=torch.randn(4), fake=torch.randn(4, device="meta"))
 
 
@@ -44,7 +44,7 @@ def test_mixed_devices_name_both(name, mode):
 def test_cpu_and_card_name_both(name):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device to be on the wrong side of")
-    with pytest.raises(ValueError, match="cpu.*cuda|cuda.*cpu"):
+    with pytest.raises(ValueError, match=r"cpu.*cuda|cuda.*cpu"):
         losses.get(name)().discriminator(real=torch.randn(4), fake=torch.randn(4, device="cuda"))
 
 
@@ -100,7 +100,7 @@ def test_weights_must_fit_and_be_constant(name, method, mode):
         call(real=[real, real], fake=[fake, fake], real_weight=[torch.ones(4)])
     with mode(), pytest.raises(ValueError):
         call(real=[real, real], fake=[fake, fake], real_weight=torch.ones(4))
-    with mode(), pytest.raises(ValueError, match="cpu.*meta|meta.*cpu"):
+    with mode(), pytest.raises(ValueError, match=r"cpu.*meta|meta.*cpu"):
         call(real=real, fake=fake, real_weight=torch.ones(4, device="meta"))
 
 
@@ -135,9 +135,9 @@ def test_arguments_are_keyword_only(name):
 
 
 def test_unknown_names_and_options_list_what_there_is():
-    with pytest.raises(ValueError, match="nonsaturating.*minimax.*non_saturating.*relativistic_average"):
+    with pytest.raises(ValueError, match=r"nonsaturating.*minimax.*non_saturating.*relativistic_average"):
         losses.get("nonsaturating")
-    with pytest.raises(ValueError, match="average.*none.*mean.*sum"):
+    with pytest.raises(ValueError, match=r"average.*none.*mean.*sum"):
         losses.HingeLoss(reduction="average")
     for smoothing in (-0.1, 1.0, 1.5, float("nan")):
         with pytest.raises(ValueError, match="label_smoothing"):

@@ -1,4 +1,4 @@
-"""The seven adversarial losses against float64 formulas derived apart: roles, reductions, weights, scales, statistics."""
+"""The seven adversarial losses against float64 formulas derived apart: roles, reductions, weights, scales, stats."""
 
 from __future__ import annotations
 

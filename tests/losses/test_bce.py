@@ -37,7 +37,7 @@ def test_against_the_formula(reduction, dtype, device):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_clamp_at_minus_100(dtype, device):
-    """p of exactly 0 and 1 costs 100 where the target disagrees, and its gradient is torch's: (p - t) / max(p (1 - p), 1e-12)."""
+    """p of exactly 0 and 1 costs 100 where the target disagrees; its gradient is (p - t) / max(p (1 - p), 1e-12)."""
     p = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.5], dtype=dtype, device=device)
     t = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5], dtype=dtype, device=device)
     assert OURS(p, t, reduction="none")[:4].tolist() == [100.0, 100.0, 0.0, 0.0]

@@ -1,4 +1,7 @@
-"""binary_cross_entropy_with_logits and BCEWithLogitsLoss:  w (softplus(x) - t x), with pos_weight p:  w (p t softplus(-x) + (1 - t) softplus(x))."""
+"""binary_cross_entropy_with_logits and BCEWithLogitsLoss, with weight w and pos_weight p:
+
+w (p t softplus(-x) + (1 - t) softplus(x))
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ def test_against_the_formula(reduction, dtype, kind, device):
 @pytest.mark.parametrize("hard", [0.0, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_hard_targets_keep_relative_precision_where_it_matters(hard, dtype, device):
-    """A well-classified logit's loss e^-|x| is not lost to cancellation by more than eps |x|; its gradient keeps 1/N eps."""
+    """A well-classified logit's loss e^-|x| loses at most eps |x| to cancellation, its gradient eps."""
     x = torch.linspace(-90, 90, 721, dtype=dtype, device=device)
     agree(
         lambda a: OURS(a, torch.full_like(a, hard), reduction="none"),

@@ -50,7 +50,7 @@ def test_list_of_scales_is_the_sum(mode):
 
 
 def test_an_unknown_mode_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match="least.*vanilla.*lsgan.*wgangp.*hinge.*nonsaturating"):
+    with pytest.raises(ValueError, match=r"least.*vanilla.*lsgan.*wgangp.*hinge.*nonsaturating"):
         losses.GANLoss("least")
 
 

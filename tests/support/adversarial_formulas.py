@@ -1,4 +1,4 @@
-r"""The seven adversarial losses written down a second time, from the papers, in float64 and with hand-derived gradients.
+r"""The seven adversarial losses written down a second time, in float64, with hand-derived gradients.
 
 Nothing here comes from `gan_fast.reference`: the two were written apart so that a slip in one shows. With s the sigmoid
 and sp(u) = log(1 + e^u), r and f the logits of real and fake, w and v their sample weights, n and m their counts:
@@ -74,7 +74,7 @@ class Loss:
         raise ValueError(self.name)
 
     def slopes(self, real: Tensor, fake: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """d term / d its own logit; for the coupled loss the derivative in the difference from the other side's mean."""
+        """d term / d its own logit; for the coupled loss, d term / d (its difference from the other mean)."""
         r, f, critic = real, fake, self.role == "discriminator"
         one = torch.ones_like
         if self.name == "minimax":

@@ -13,7 +13,7 @@ from support.tolerances import assert_bitwise_equal
 
 
 def check_derivatives(function: Callable[..., Any], inputs: Sequence[Any], *, second: bool = True) -> None:
-    """gradcheck, and gradgradcheck with random cotangents, on float64 inputs (tensors that require grad are checked)."""
+    """gradcheck, and gradgradcheck with random cotangents, in float64, of every input that requires grad."""
     for x in inputs:
         assert not isinstance(x, Tensor) or not x.requires_grad or x.dtype == torch.float64, (
             "numerical derivatives need float64"

@@ -29,7 +29,7 @@ def same_values(
     gradient_magnitude: float = 0.0,
     second: bool = True,
 ) -> None:
-    """Value, gradient and gradient of gradient of both on the same inputs; shapes, dtypes and strides of the result too."""
+    """Value, gradient and gradient of gradient of both on the same inputs, their shapes and dtypes too."""
     found, expected = (derivatives(f, inputs, second=second, poisoned=f is ours) for f in (ours, theirs))
     wide = [x.detach().double() if x.is_floating_point() else x for x in inputs]
     exact = derivatives(theirs, wide, second=second)
@@ -52,7 +52,7 @@ def same_values(
 
 
 def outcome(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[str, Any]:
-    """("returned", value) or ("raised", (type, message)), and nothing but what torch itself would raise here is caught."""
+    """("returned", value) or ("raised", (type, message)); caught is only what torch itself raises for bad arguments."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

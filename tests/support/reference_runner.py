@@ -6,8 +6,9 @@ For outputs y = f(x) and fixed cotangents c and directions v:
     gradient   g   = d <c, y> / dx
     second     g'  = d <v, g> / d(x, c)      (both, because the backward op is differentiated in both)
 
-`agree(candidate, truth, inputs)` runs the candidate in the inputs' own dtype and the truth on the same inputs in float64,
-and compares the three. Cotangents and directions are multiples of 1/8 up to 2, so every dtype holds them exactly.
+`agree(candidate, truth, inputs)` runs the candidate in the inputs' own dtype and the truth on the same inputs in
+float64, and compares the three. Cotangents and directions are multiples of 1/8 up to 2,
+which every dtype holds exactly.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def agree(
     if not second:
         return found
     if not found.second or not exact.second:
-        # A loss that is linear in its logits may have no graph to follow: then the other side's derivatives must be zero.
+        # A loss linear in its logits may have no graph to follow: then the other side's derivatives must be zero.
         for got in (*found.second, *exact.second)[: len(leaves)]:
             assert not bool(got.any()), "one side has a second derivative and the other has none"
         return found

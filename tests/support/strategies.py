@@ -42,7 +42,7 @@ def lay_out(values: Tensor, layout: str) -> Tensor:
 
 
 def draw_values(shape: tuple[int, ...], kind: str, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Values of one kind, rounded to `dtype`: `ties` are the integers -2 to 2 (kinks and equal pairs), `huge` is +-1e4."""
+    """Values of one kind, rounded to `dtype`: `ties` are integers from -2 to 2 (kinks, equals), `huge` is +-1e4."""
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(shape, generator=generator, dtype=torch.float64)
     signs = torch.randint(0, 2, shape, generator=generator) * 2.0 - 1.0

@@ -1,17 +1,17 @@
-"""How far a result may lie from the float64 truth:  |got - truth| <= k eps(dtype) max(|truth|, magnitude) + floor(dtype).
+"""How far a result may lie from the float64 truth:  |got - truth| <= k eps(dtype) max(|truth|, magnitude) + floor.
 
-The inputs are handed to the truth exactly as the kernel sees them (already rounded to its dtype), so the bounds cover
-the arithmetic alone. `magnitude` is what the result was summed from: the sum of absolute terms for a reduction, the
-largest contribution for a difference. Without it a sum that cancels to zero could not be judged.
+The truth gets the inputs exactly as the kernel sees them (already rounded to its dtype), so the bounds cover the
+arithmetic alone. `magnitude` is what the result was summed from: the sum of absolute terms for a reduction, the largest
+contribution for a difference. Without it a sum that cancels to zero could not be judged.
 
 | dtype | k pointwise | k reduced | why |
 |---|---|---|---|
-| float64, float32 | 16 | 64 | exp, log1p and a division at 1 to 4 ulp each, chained at most four deep; a sum in blocks loses |
-| | | | about log2(count) more half-ulps, and twice that where two sums are added |
-| float16, bfloat16 | 1 | 1 | computed in float32 and rounded once: half an ulp is eps/2, doubled for a rounding on the edge |
+| float64, float32 | 16 | 64 | exp, log1p and a division of 1 to 4 ulp each, at most four deep; a sum in blocks |
+| | | | loses about log2(count) half-ulps more, and twice that where two sums are added |
+| float16, bfloat16 | 1 | 1 | computed in float32 and rounded once: half an ulp, eps/2, and room for a tie |
 
-`floor` is the spacing below the smallest normal number: gradual underflow in half precision (a mean's gradient 1/61504
-is subnormal in float16), flush to zero in float32 and float64 (a vectorised exp may return 0 below the smallest normal).
+`floor` is where the dtype's relative precision ends: gradual underflow in float16 (a mean's gradient 1/61504 is
+subnormal there), flush to zero elsewhere (a vectorised exp may return 0 below the smallest normal number).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def assert_close(
     what: str = "result",
     factor: float = 1.0,
 ) -> None:
-    """Fails unless `got` lies within the table's bound (times `factor`) of the float64 `truth`, NaN and inf included."""
+    """Fails unless `got` lies within `factor` times the table's bound of the float64 `truth`, NaN and inf included."""
     assert got.shape == truth.shape, f"{what}: shape {list(got.shape)}, expected {list(truth.shape)}"
     bound, eps = TABLE[got.dtype], torch.finfo(got.dtype).eps
     exact = truth.detach().to("cpu", torch.float64)
