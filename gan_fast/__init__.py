@@ -2,8 +2,12 @@
 
 import torch  # loads the libraries that the extension links
 
-from gan_fast import _C, _library, losses
-from gan_fast._modes import reference_mode
+from gan_fast import _build
+
+_build.check()  # before the extension is loaded: one for another torch would fail with an undefined symbol
+
+from gan_fast import _C, _library, losses  # noqa: E402
+from gan_fast._modes import reference_mode  # noqa: E402
 
 __version__ = "0.1.0"
 __all__ = ["losses", "reference_mode", "__version__"]
