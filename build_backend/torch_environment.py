@@ -91,7 +91,8 @@ def environment_site_packages() -> Iterator[Path]:
     config = Path(sys.prefix) / "pyvenv.cfg"
     in_venv = sys.prefix != sys.base_prefix
     sees_base = not in_venv or (
-        config.is_file() and re.search(r"include-system-site-packages\s*=\s*true", config.read_text(encoding="utf-8"), re.I)
+        config.is_file()
+        and re.search(r"include-system-site-packages\s*=\s*true", config.read_text(encoding="utf-8"), re.I)
     )
     if in_venv and sees_base:
         schemes.append({"base": sys.base_prefix, "platbase": sys.base_exec_prefix})
