@@ -1,4 +1,4 @@
-"""Everything static is in pyproject.toml; here is what depends on the machine: the extension, and the torch it is for."""
+"""What depends on the machine: the extension, and the torch it is for. Everything else is in pyproject.toml."""
 
 from __future__ import annotations
 

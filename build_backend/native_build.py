@@ -61,7 +61,8 @@ def require_environment() -> Torch:
         raise BuildError(f"the build needs {' and '.join(missing)}; run: pip install {shlex.join(missing)}")
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         raise BuildError(
-            f"Python's headers are not in {sysconfig.get_path('include')}; install them (Debian: apt install python3-dev)"
+            f"Python's headers are not in {sysconfig.get_path('include')}; install them "
+            "(Debian: apt install python3-dev)"
         )
     compilers = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     if not any(shutil.which(shlex.split(compiler)[0]) for compiler in compilers):
@@ -106,8 +107,8 @@ def job_limit(cores: int, memory: int | None, environment: Mapping[str, str]) ->
 def forget_configuration(build_dir: Path) -> None:
     """Drop what CMake remembers of tools and paths, and keep the compiled objects.
 
-    Pip's isolated environment holds the ninja, the cmake and perhaps the torch of one run and is deleted after it. Ninja
-    compares command lines, so an object is compiled again exactly when a path that it depends on has moved.
+    Pip's isolated environment holds the ninja, the cmake and perhaps the torch of one run and is deleted after it.
+    Ninja compares command lines, so an object is compiled again exactly when a path that it depends on has moved.
     """
     (build_dir / "CMakeCache.txt").unlink(missing_ok=True)
     for compiler_facts in (build_dir / "CMakeFiles").glob("[0-9]*.[0-9]*"):

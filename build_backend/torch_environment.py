@@ -56,12 +56,12 @@ class Torch(NamedTuple):
 
     @property
     def openmp_runtime(self) -> Path | None:
-        """The OpenMP library torch brings along: sharing it means sharing its threads. None where the system's serves."""
+        """The OpenMP library torch brings along; to share it is to share its threads. None: the system's serves."""
         return next(iter(sorted(self.lib_dir.glob("libgomp*.so*"))), None)
 
     @property
     def pybind11_include(self) -> Path | None:
-        """The pybind11 in torch's include folder, the one its own bindings are built with; some distributions drop it."""
+        """The pybind11 that torch's own bindings are built with, in its include folder; some distributions drop it."""
         include = self.directory / "include"
         return include if (include / "pybind11" / "pybind11.h").is_file() else None
 
@@ -126,7 +126,7 @@ def pybind11_from_pip() -> Path | None:
 
 
 def runtime_requirement(torch: Torch | None) -> str:
-    """What the metadata asks of torch: of a wheel the minor version it is built for, of a source distribution the range."""
+    """What the metadata says of torch: a wheel needs the minor version it is built for, sources a range."""
     if torch is None:
         return f"torch>={OLDEST_TORCH[0]}.{OLDEST_TORCH[1]}"
     return f"torch=={torch.minor[0]}.{torch.minor[1]}.*"

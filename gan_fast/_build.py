@@ -1,7 +1,7 @@
 """Whether the compiled extension fits the torch that is here, found out before it is loaded.
 
 torch's C++ interface changes with each minor version: an extension for another one fails with an undefined symbol at
-best. The build leaves a note of its torch beside the extension, and `check()` compares it with the torch of this process.
+best. The build leaves a note of its torch beside the extension, and `check()` compares it with the torch that is here.
 CPU and CUDA builds of one torch version share the interface, so one build of gan_fast serves both.
 """
 
@@ -48,7 +48,7 @@ def check(package: Path = PACKAGE, torch_version: str = torch.__version__) -> No
 
 
 def rebuild_command(package: Path = PACKAGE) -> str:
-    """The pip command that builds this copy of gan_fast again for the torch that is installed, and touches nothing else."""
+    """The pip command that builds this copy of gan_fast for the installed torch, and touches nothing else."""
     pip = f"{shlex.quote(sys.executable)} -m pip install --no-deps"
     if (package.parent / "CMakeLists.txt").is_file():
         return f"{pip} -e {shlex.quote(str(package.parent))}"

@@ -39,11 +39,12 @@ def site_packages(tmp_path, monkeypatch):
 
 
 def test_the_running_environment_s_torch_is_found_without_the_import_path():
-    """Under pip's isolation site-packages are off sys.path; the torch in them is still the one that will run gan_fast."""
+    """Under pip's isolation site-packages are off sys.path; their torch is still the one that will run gan_fast."""
     script = (
         "import sys; sys.path = [p for p in sys.path if '-packages' not in p]\n"
         "from build_backend.torch_environment import find_torch\n"
-        "found = find_torch(); print(found.directory, found.version, found.cxx11_abi); assert 'torch' not in sys.modules"
+        "found = find_torch(); print(found.directory, found.version, found.cxx11_abi)\n"
+        "assert 'torch' not in sys.modules"
     )
     shown = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True,
                            env={**os.environ, "PYTHONSAFEPATH": ""})  # fmt: skip
@@ -137,7 +138,7 @@ def test_jobs_are_limited_by_cores_and_memory(cores, memory, max_jobs, jobs):
 
 @pytest.mark.parametrize("value", ["0", "two", "-1"])
 def test_a_bad_max_jobs_is_refused(value):
-    with pytest.raises(BuildError, match="MAX_JOBS is .*; expected a whole number"):
+    with pytest.raises(BuildError, match=r"MAX_JOBS is .*; expected a whole number"):
         native_build.job_limit(2, None, {"MAX_JOBS": value})
 
 

@@ -35,7 +35,7 @@ def copy_project(target: Path) -> Path:
 
 def call_backend(project: Path, call: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, '.')\nfrom build_backend import backend\nbackend.{call}"],
+        [sys.executable, "-c", f"import sys; sys.path[:0] = ['.']; from build_backend import backend; backend.{call}"],
         cwd=project, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -96,7 +96,8 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(small_project):
     dist_info = next(name for name in names if name.endswith("/METADATA")).removesuffix("METADATA")
     packaged = {name for name in names if not name.startswith(dist_info)}
     python = {p.relative_to(small_project).as_posix() for p in (small_project / "gan_fast").rglob("*.py")}
-    assert packaged == python | {f"gan_fast/{EXTENSION}", "gan_fast/_built_for.json", "gan_fast/py.typed"}
+    typing = {"gan_fast/py.typed", "gan_fast/_C.pyi"}
+    assert packaged == python | typing | {f"gan_fast/{EXTENSION}", "gan_fast/_built_for.json"}
     assert f"{dist_info}licenses/LICENSE" in names
     assert built_for == {"torch": torch.__version__}
     major, minor = torch.__version__.split(".")[:2]

@@ -31,7 +31,8 @@ def csrc(tmp_path):
     (root / "common" / "math.h").write_text("#pragma once\ninline float twice(float x) { return 2 * x; }\n")
     (root / "scale" / "scale.h").write_text('#pragma once\n#include "common/math.h"\nconst int kBlock = 256;\n')
     (root / "scale" / "scale.cu").write_text(
-        '#include "common/math.h"\n#include "scale.h"\n#include <stddef.h>\n// é ) "\nfloat f(float x) { return twice(x) + kBlock; }\n'
+        '#include "common/math.h"\n#include "scale.h"\n#include <stddef.h>\n// é ) "\n'
+        "float f(float x) { return twice(x) + kBlock; }\n"
     )
     shutil.copy(ROOT / "csrc" / "common" / "cuda" / "embedded.h", root / "common" / "cuda")
     return root
