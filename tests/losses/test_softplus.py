@@ -78,10 +78,11 @@ def test_nan_and_inf_as_torch(dtype, device):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_strides_follow_torch(layout):
+def test_strides_follow_the_input(layout):
+    """As torch's softplus does, where the input fills its memory; torch's logsigmoid would make it contiguous."""
     x = lay_out(torch.randn(2, 3, 4, 5), layout)
-    for ours, theirs in PAIRS:
-        assert ours(x).stride() == theirs(x).stride()
+    for ours, _ in PAIRS:
+        assert ours(x).stride() == torch.nn.functional.softplus(x).stride()
 
 
 @pytest.mark.parametrize("ours", FORMULAS, ids=lambda f: f.__name__)
