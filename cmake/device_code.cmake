@@ -2,7 +2,8 @@
 
 set(GAN_FAST_BUILD "$ENV{GAN_FAST_BUILD}" CACHE STRING "auto, cpu or cuda: whether device code is compiled with nvcc")
 set(GAN_FAST_CUDA_ARCHS "$ENV{GAN_FAST_CUDA_ARCHS}" CACHE STRING "architectures for nvcc, such as 80;90;120")
-set(default_archs 80 86 89 90 100 120)
+# Code for x.0 runs on x.y, so these serve every card from Ampere on; the PTX, the ones to come; NVRTC, whatever is left.
+set(default_archs 80 90 100 120)
 
 # nvcc, or an empty value where GAN_FAST_BUILD or the machine rules it out.
 function(find_nvcc result)
@@ -66,6 +67,10 @@ function(embed_device_code result device_sources headers)
     list(GET archs -1 newest)
     list(APPEND flags -gencode arch=compute_${newest},code=compute_${newest})
     set(archs_text "${archs}+PTX")
+    execute_process(COMMAND ${nvcc} --version OUTPUT_VARIABLE version COMMAND_ERROR_IS_FATAL ANY)
+    if(version MATCHES "release ([0-9.]+)" AND CMAKE_MATCH_1 VERSION_GREATER_EQUAL 13)
+      list(APPEND flags --compress-mode=size) # a quarter of the size; drivers older than this nvcc might not read it
+    endif()
     message(STATUS "gan_fast: device code for ${archs_text} by ${nvcc}")
   else()
     message(STATUS "gan_fast: device code embedded as source, compiled by NVRTC at first use")
