@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gan_fast import losses, reference_mode
 from support import strategies
-from support.adversarial_formulas import COUPLED, NAMES, NEEDS_REAL, PAIRED, Loss, reduced, spread
+from support.adversarial_formulas import COUPLED, NAMES, NEEDS_REAL, PAIRED, Loss, gradient_scale, reduced, spread
 from support.checks import check_bitwise_repeatable, check_derivatives
 from support.kernels import needs_kernels
 from support.reference_runner import agree, poisoned_memory
@@ -46,7 +46,7 @@ def side_by_side(name: str, role: str, real: Tensor, fake: Tensor, real_weight, 
     expected = [truth.real_gradients[0], truth.fake_gradients[0]][-len(wanted) :]
     for leaf, got, exact in zip(wanted, gradients, expected, strict=True):
         assert got.dtype == leaf.dtype
-        scale = exact.abs().nan_to_num(0.0, 0.0, 0.0).max() if exact.numel() else 0.0
+        scale = gradient_scale(name, exact, *(x for x in cpu[:2] if x is not None))
         assert_close(got, exact, kind="reduced", magnitude=scale, what=f"{name} {role} {reduction} gradient")
 
 
@@ -330,8 +330,8 @@ def test_same_bits_on_every_run_and_thread_count(name, dtype):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_many_logits_keep_their_precision(name):
-    """61,504 and 1,000,003 float32 logits stay within the bound of a block sum, which a running sum exceeds."""
-    for count in (61_504, 1_000_003):
+    """61,504 and 300,007 float32 logits stay within the bound of a block sum, which a running sum exceeds."""
+    for count in (61_504, 300_007):
         real, fake = (draw_values((count,), "normal", seed, torch.float32) + 3 for seed in (1, 2))
         side_by_side(name, "discriminator", real, fake, None, None, "mean")
 
