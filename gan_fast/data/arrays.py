@@ -1,6 +1,6 @@
 """From a whole uint8 tensor to the resolution and channels asked for (built-in data; files go through Pillow).
 
-    smaller: mean over k x k boxes;   larger: bicubic;   1 -> 3 channels: repeat;   3 -> 1: ITU-R 601 luma
+smaller: mean over k x k boxes;   larger: bicubic;   1 -> 3 channels: repeat;   3 -> 1: ITU-R 601 luma
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Images as one uint8 tensor `[N, C, H, W]`, and the batches a network sees:
 
-    x = pixel / 127.5 - 1        in [-1, 1]
+x = pixel / 127.5 - 1        in [-1, 1]
 """
 
 from __future__ import annotations

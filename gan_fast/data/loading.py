@@ -1,6 +1,6 @@
 """`load(spec)`: from what a person types to an `ImageDataset`.
 
-    digits | fashion-mnist[:folder] | a folder of images | a zip of images | a file made by `gan-fast data`
+digits | fashion-mnist[:folder] | a folder of images | a zip of images | a file made by `gan-fast data`
 """
 
 from __future__ import annotations

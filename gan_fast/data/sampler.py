@@ -33,9 +33,7 @@ class BatchSampler:
         flip: mirror each sample with probability 1/2, drawn by sample number so that it resumes exactly.
     """
 
-    def __init__(
-        self, n: int, batch: int, seed: int = 0, *, rank: int = 0, world: int = 1, flip: bool = False
-    ) -> None:
+    def __init__(self, n: int, batch: int, seed: int = 0, *, rank: int = 0, world: int = 1, flip: bool = False) -> None:
         if n < 1:
             raise ValueError(f"n must be at least 1 image; got {n}")
         if batch < 1 or batch % world:
