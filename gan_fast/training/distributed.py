@@ -3,7 +3,8 @@
     grad <- 1/world sum over ranks grad        one all-reduce of all gradients laid end to end
 
 Started by `torchrun`, which sets RANK, WORLD_SIZE and LOCAL_RANK; without them there is one process and every call
-here costs nothing. Gradients are averaged after the backward pass and not by DistributedDataParallel's hooks, which do
+here costs nothing. Every rank builds its networks from the same seed and draws from the same random streams, so nothing needs to be
+broadcast. Gradients are averaged after the backward pass and not by DistributedDataParallel's hooks, which do
 not survive a double backward.
 """
 
@@ -50,14 +51,6 @@ def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
     flat /= world.size
     pieces = flat.split([g.numel() for g in gradients])
     torch._foreach_copy_(gradients, [piece.view(g.shape) for piece, g in zip(pieces, gradients)])
-
-
-@torch.no_grad()
-def broadcast_module(module: nn.Module, world: World) -> None:
-    """Give every rank rank 0's parameters and buffers."""
-    if world.size > 1:
-        for tensor in [*module.parameters(), *module.buffers()]:
-            dist.broadcast(tensor, 0)
 
 
 def any_rank(flags: list[bool], world: World, device: torch.device) -> list[bool]:

@@ -39,7 +39,7 @@ class Machine(NamedTuple):
         """The context the networks' forward passes run in."""
         if self.precision == "fp32":
             return contextlib.nullcontext()
-        # The weight cache would outlive the step inside a captured graph and holds stale casts after a step.
+        # A captured graph must not depend on casts of weights that were cached outside it.
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     def __str__(self) -> str:
