@@ -31,6 +31,14 @@ def held_out_share(count: int) -> float:
     return 0.0 if count < FEWEST_TO_SPLIT else min(0.1, 5000 / count)
 
 
+def default_split(count: int, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Indices (train, test) of a folder, a zip or a packed file that comes with no split of its own."""
+    share = held_out_share(count)
+    if share == 0.0:
+        return torch.arange(count), torch.arange(0)
+    return stratified(torch.zeros(count, dtype=torch.int64) if labels is None else labels, share)
+
+
 def check_split(split: str) -> None:
     if split not in SPLITS:
         raise DataError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
