@@ -74,3 +74,13 @@ def _thin(values: Sequence[float]) -> list[float]:
     stretch = math.ceil(len(values) / _CURVE_POINTS) or 1
     pieces = [values[i : i + stretch] for i in range(0, len(values), stretch)]
     return [sum(piece) / len(piece) for piece in pieces]
+
+
+def save_each(out: Path, images: Tensor, seeds: Sequence[int]) -> list[Path]:
+    """Write each of images `[N, C, H, W]` in [-1, 1] as seedNNNNNN.png, and grid.png of all; returns the paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [out / f"seed{seed:06d}.png" for seed in seeds]
+    for path, pixels in zip(paths, to_bytes(images)):
+        save_png(path, pixels)
+    save_grid(out / "grid.png", images)
+    return paths

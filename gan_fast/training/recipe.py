@@ -96,6 +96,9 @@ class Recipe:
     log_steps: int = 20
     """Steps between two readings of the losses; between them nothing waits for the device."""
 
+    evaluation_samples: int = 2000
+    """Samples that `gan-fast train` judges when it is done; 0 for no evaluation."""
+
     quiet: bool = False
     """Plain lines instead of a progress bar, as when the output is not a terminal."""
 
@@ -105,8 +108,9 @@ class Recipe:
             value = getattr(self, field)
             if value is not None and not value > 0:
                 raise ValueError(f"{field} must be greater than 0, got {value!r}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or greater, got {self.seed}")
+        for field in ("seed", "evaluation_samples"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field} must be 0 or greater, got {getattr(self, field)}")
 
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:
