@@ -188,7 +188,7 @@ def build(
     generator_norm: str = "batch",
 ) -> tuple[Generator, Critic]:
     """The pair, with the paper's 64x64 networks as defaults."""
-    shared = dict(base_channels=base_channels, max_channels=max_channels, extra_layers=extra_layers)
+    shared = {"base_channels": base_channels, "max_channels": max_channels, "extra_layers": extra_layers}
     generator = Generator(resolution, channels, latent_dim=latent_dim, norm=generator_norm, **shared)
     critic = Critic(resolution, channels, norm=critic_norm, **shared)
     return generator, critic

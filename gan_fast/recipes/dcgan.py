@@ -106,23 +106,16 @@ class DCGAN(Recipe):
         return (*super().positive_fields(), *own)
 
     def model_config(self, resolution: int, channels: int) -> dict[str, Any]:
-        return dict(
-            resolution=resolution,
-            channels=channels,
-            latent_dim=self.latent_dim,
-            base_channels=self.base_channels,
-            max_channels=self.max_channels,
-            extra_layers=self.extra_layers,
-            critic_norm=self.critic_norm,
-            generator_norm=self.generator_norm,
-        )
+        own = ("latent_dim", "base_channels", "max_channels", "extra_layers", "critic_norm", "generator_norm")
+        return {"resolution": resolution, "channels": channels, **{name: getattr(self, name) for name in own}}
 
     def latent_size(self) -> int:
         return self.latent_dim
 
     def loss_function(self) -> losses.AdversarialLoss:
-        options = {"label_smoothing": self.label_smoothing} if self.loss == "non_saturating" else {}
-        return losses.get(self.loss)(**options)
+        if self.loss == "non_saturating":
+            return losses.NonSaturatingLoss(label_smoothing=self.label_smoothing)
+        return losses.get(self.loss)()
 
     def generator_period(self) -> int:
         return self.critic_steps

@@ -53,6 +53,14 @@ def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
     torch._foreach_copy_(gradients, [piece.view(g.shape) for piece, g in zip(pieces, gradients)])
 
 
+def mean(values: Tensor, world: World) -> Tensor:
+    """The mean over the ranks; NaN where any rank has NaN, so that all of them notice."""
+    if world.size > 1:
+        dist.all_reduce(values)
+        values = values / world.size
+    return values
+
+
 def any_rank(flags: list[bool], world: World, device: torch.device) -> list[bool]:
     """Each flag, true where any rank says so: how ranks agree to stop or to save."""
     if world.size == 1:

@@ -33,12 +33,12 @@ def evaluate_run(
             raise CheckpointError(
                 f"{path} was trained on data given as an object, which cannot be loaded again: pass it as data="
             )
-        data = data_module.load(
-            settings["data"], resolution=settings["resolution"], channels=settings["channels"]
-        )
+        data = data_module.load(settings["data"], resolution=settings["resolution"], channels=settings["channels"])
     report = evaluate_samples(sampler.images(range(seed, seed + count)), data, progress=progress)
     run = run_of(sampler.folder)
-    where = RunFolder(run).quality if run is not None else sampler.folder.with_name(f"{sampler.folder.name}-quality.json")
+    where = (
+        RunFolder(run).quality if run is not None else sampler.folder.with_name(f"{sampler.folder.name}-quality.json")
+    )
     content = {"checkpoint": str(sampler.folder), "seed": seed, **report.to_dict()}
     write_file(where, json.dumps(content, indent=1).encode())
     return report, where

@@ -31,7 +31,9 @@ def make(data: Any, *, batch: int, seed: int, flip: bool, machine: Machine, worl
     if isinstance(data, ImageDataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         if batch % world.size:
             raise ValueError(f"batch must be a multiple of the {world.size} processes, got {batch}")
-        return DatasetFeed(data, BatchSampler(len(data), batch, seed, rank=world.rank, world=world.size, flip=flip), machine)
+        return DatasetFeed(
+            data, BatchSampler(len(data), batch, seed, rank=world.rank, world=world.size, flip=flip), machine
+        )
     if isinstance(data, Iterable):
         return LoaderFeed(data, machine)
     raise ValueError(
@@ -72,7 +74,10 @@ class DatasetFeed:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["kind"] != "dataset":
             raise ValueError("the run was fed by a loader: resume it with data=, the loader it began with")
-        if isinstance(self.data, ImageDataset) and state.get("fingerprint", self.data.fingerprint) != self.data.fingerprint:
+        if (
+            isinstance(self.data, ImageDataset)
+            and state.get("fingerprint", self.data.fingerprint) != self.data.fingerprint
+        ):
             raise ValueError(
                 f"{self.data.name} no longer holds the images this run began with (their fingerprint differs): "
                 "restore them, or start a new run"
@@ -103,7 +108,9 @@ class LoaderFeed:
             self._batches = iter(self.loader)
             batch = next(self._batches, None)
             if batch is None:
-                raise ValueError("the loader gives no more batches: it can be read only once; give a loader that can be restarted")
+                raise ValueError(
+                    "the loader gives no more batches: it can be read only once; give a loader that can be restarted"
+                )
         return to_images(batch, self.machine).to(memory_format=self.machine.memory_format)
 
     def state_dict(self) -> dict[str, Any]:

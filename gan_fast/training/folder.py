@@ -1,11 +1,11 @@
 """The folder of a run:
 
-    RUN/latest                       names the newest checkpoint
-    RUN/checkpoints/000012800/       see gan_fast.training.checkpoint; named by critic steps
-    RUN/samples.png  losses.png      refreshed at every snapshot
-    RUN/log.jsonl                    one line of losses per reading
-    RUN/tensorboard/                 the same for TensorBoard
-    RUN/quality.json                 the last evaluation
+RUN/latest                       names the newest checkpoint
+RUN/checkpoints/000012800/       see gan_fast.training.checkpoint; named by critic steps
+RUN/samples.png  losses.png      refreshed at every snapshot
+RUN/log.jsonl                    one line of losses per reading
+RUN/tensorboard/                 the same for TensorBoard
+RUN/quality.json                 the last evaluation
 """
 
 from __future__ import annotations

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
-from types import FrameType, TracebackType
-from typing import Any
+from collections.abc import Iterator
+from types import FrameType
 
 
-class Interrupts:
-    """While entered, `asked` turns true at the first SIGINT or SIGTERM instead of the process ending."""
+class Request:
+    """Whether the process was asked to stop."""
 
     def __init__(self) -> None:
         self.asked = False
-        self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Interrupts:
-        # Only the main thread may set handlers; a trainer in another thread leaves signals to its owner.
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def receive(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[Request]:
+    """Inside the block the first SIGINT or SIGTERM sets `asked` instead of ending the process."""
+    request = Request()
+    # Only the main thread may set handlers; a trainer in another thread leaves signals to its owner.
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, request.receive) for number in numbers}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import TracebackType
 from typing import NamedTuple
 
 from torch import Tensor
@@ -37,22 +36,15 @@ class Journal:
         self.folder = folder
         self.readings = [reading for reading in _read(folder) if reading.step <= step]
         write_file(folder.log, "".join(map(_line, self.readings)).encode())
-        self._log = open(folder.log, "a", encoding="utf-8")
         self._board = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
 
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._log.close()
+    def close(self) -> None:
         self._board.close()
 
     def add(self, reading: Reading) -> None:
         self.readings.append(reading)
-        self._log.write(_line(reading))
-        self._log.flush()
+        with open(self.folder.log, "a", encoding="utf-8") as log:
+            log.write(_line(reading))
         for name, value in reading._asdict().items():
             if name not in ("step", "seconds"):
                 self._board.add_scalar(name, value, reading.step)

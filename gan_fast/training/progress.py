@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import Protocol
 
 from gan_fast.training.journal import Reading
@@ -15,11 +14,9 @@ _SECONDS_BETWEEN_LINES = 10.0
 class Progress(Protocol):
     """Told what happens, shows it."""
 
-    def __enter__(self) -> Progress: ...
+    def start(self) -> None: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def stop(self) -> None: ...
 
     def say(self, line: str) -> None: ...
 
@@ -44,12 +41,10 @@ def clock(seconds: float) -> str:
 class Silent:
     """Of the ranks that are not the first."""
 
-    def __enter__(self) -> Silent:
-        return self
+    def start(self) -> None:
+        pass
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
         pass
 
     def say(self, line: str) -> None:
@@ -97,13 +92,10 @@ class Bar(Silent):
         )
         self._task = self._bar.add_task("", total=1.0, kimg=0.0, critic=0.0, generator=0.0, speed=0.0, left="?")
 
-    def __enter__(self) -> Bar:
+    def start(self) -> None:
         self._bar.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
         self._bar.stop()
 
     def say(self, line: str) -> None:

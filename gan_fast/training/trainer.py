@@ -1,10 +1,11 @@
 """The loop around a step: data in, two networks trained, an average kept, everything saved.
 
-    for each batch x:   step(x);  ema.update();     now and then: read losses, draw pictures, save
+for each batch x:   step(x);  ema.update();     now and then: read losses, draw pictures, save
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -19,7 +20,7 @@ from gan_fast import data as data_module
 from gan_fast import models
 from gan_fast.training import checkpoint, distributed, feed, folder, machine, progress
 from gan_fast.training.ema import EMA
-from gan_fast.training.interrupt import Interrupts
+from gan_fast.training.interrupt import interrupts
 from gan_fast.training.journal import Journal, Reading
 from gan_fast.training.recipe import Recipe
 from gan_fast.training.sampling import sample
@@ -99,8 +100,8 @@ class Trainer:
 
         self.model_config = self.recipe.model_config(self.feed.resolution, self.feed.channels)
         generator, critic = models.build(recipe.model, seed=recipe.seed, **self.model_config)
-        self.generator = generator.to(device, memory_format=self.machine.memory_format)
-        self.critic = critic.to(device, memory_format=self.machine.memory_format)
+        self.generator = generator.to(device).to(memory_format=self.machine.memory_format)
+        self.critic = critic.to(device).to(memory_format=self.machine.memory_format)
         self.ema = EMA(self.generator, recipe.ema_kimg * 1000, recipe.ema_ramp)
         self.optimizers = self.recipe.optimizers(self.generator, self.critic)
         self.latents = Latents(recipe.latent_size(), recipe.seed, device, self.world)
@@ -145,7 +146,12 @@ class Trainer:
         show.say(f"{self.recipe.name} on {self._data_name()}, {self._sizes()}; {self.machine}")
         show.say(f"until {self.recipe.budget}; run folder {self.run.path}")
         journal = Journal(self.run, self.steps) if main else None
-        with Interrupts() as interrupts, show:
+        with contextlib.ExitStack() as stack:
+            request = stack.enter_context(interrupts())
+            if journal is not None:
+                stack.callback(journal.close)
+            stack.callback(show.stop)
+            show.start()
             if self.steps == 0:
                 self._snapshot(journal)
             self._read_at = (self.steps, self.images, self.seconds)
@@ -157,12 +163,12 @@ class Trainer:
                 # Alone, a request to stop is met after every step. Several processes must agree, which costs a
                 # message, so they do it when they read.
                 if self.world.size == 1:
-                    stop = interrupts.asked or self._fraction() >= 1
+                    stop = request.asked or self._fraction() >= 1
                 if not (reading_due or stop):
                     continue
                 due = time.perf_counter() - saved_at >= self.recipe.snapshot_seconds
                 stop, due = distributed.any_rank(
-                    [stop or interrupts.asked or self._fraction() >= 1, due], self.world, self.machine.device
+                    [stop or request.asked or self._fraction() >= 1, due], self.world, self.machine.device
                 )
                 reading = self._read()
                 if journal is not None:
@@ -173,8 +179,6 @@ class Trainer:
                     saved_at, saved_step = time.perf_counter(), self.steps
             if self.steps > saved_step:
                 self._snapshot(journal)
-        if journal is not None:
-            journal.__exit__(None, None, None)
         distributed.wait(self.world)
         reason = "finished" if self._fraction() >= 1 else "interrupted"
         return FitResult(reason, self.steps, self.images, self.seconds, self.run.path)
@@ -272,12 +276,12 @@ class Trainer:
         return self.seconds * (1 - fraction) / fraction if fraction else math.inf
 
     def _read(self) -> Reading:
-        """Wait for the device and average what happened since the last reading."""
+        """Wait for the device and average what happened since the last reading, over all ranks."""
         since_step, since_images, since_seconds = self._read_at
-        means = (self._sums / (self.steps - since_step)).tolist()
+        means = distributed.mean(self._sums / (self.steps - since_step), self.world).tolist()
         self._sums.zero_()
         self._read_at = (self.steps, self.images, self.seconds)
-        self._require_finite(dict(critic=means[0], generator=means[5]))
+        self._require_finite({"critic": means[0], "generator": means[5]})
         speed = (self.images - since_images) / max(self.seconds - since_seconds, 1e-9)
         critic_loss, real, fake, real_sign, fake_sign, generator_loss = means
         return Reading(
@@ -290,7 +294,11 @@ class Trainer:
                 raise NonFiniteError(f"the {name}'s loss is {value} at step {self.steps}: {self._advice()}")
 
     def _advice(self) -> str:
-        kept = f"the last good checkpoint is kept, go on from it with `gan-fast resume {self.run.path}`" if self.run else ""
+        kept = (
+            f"the last good checkpoint is kept, go on from it with `gan-fast resume {self.run.path}`"
+            if self.run
+            else ""
+        )
         return f"{kept or 'nothing was saved'}; try lower learning rates or --precision fp32"
 
     def _snapshot(self, journal: Journal | None) -> None:
