@@ -14,6 +14,8 @@ from gan_fast.training.checkpoint import write_file
 
 # Small images are enlarged, pixel by pixel, until a grid is about this wide.
 _GRID_PIXELS = 640
+# Grey of the line between images: 8x8 digits on black would run into each other.
+_LINE = 90
 # Curves are drawn with at most this many points, each the mean of its stretch.
 _CURVE_POINTS = 500
 
@@ -24,15 +26,15 @@ def to_bytes(images: Tensor) -> Tensor:
 
 
 def grid(images: Tensor, columns: int | None = None) -> Tensor:
-    """uint8 `[C, rows * H, columns * W]` from images `[N, C, H, W]` in [-1, 1]; empty places are black."""
+    """uint8 `[C, rows * (H + 1) - 1, columns * (W + 1) - 1]` from images `[N, C, H, W]` in [-1, 1], a line between them."""
     pixels = to_bytes(images)
     count, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    padded = pixels.new_zeros(rows * columns, channels, height, width)
-    padded[:count] = pixels
-    laid = padded.view(rows, columns, channels, height, width).permute(2, 0, 3, 1, 4)
-    return laid.reshape(channels, rows * height, columns * width)
+    laid = pixels.new_full((rows * columns, channels, height + 1, width + 1), _LINE)
+    laid[:count, :, :height, :width] = pixels
+    laid = laid.view(rows, columns, channels, height + 1, width + 1).permute(2, 0, 3, 1, 4)
+    return laid.reshape(channels, rows * (height + 1), columns * (width + 1))[:, :-1, :-1]
 
 
 def save_png(path: Path, pixels: Tensor) -> None:
