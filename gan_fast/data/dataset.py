@@ -72,10 +72,10 @@ class ImageDataset:
 
     @property
     def held_out(self) -> ImageDataset | None:
-        """The real images kept away from training, or None where there are too few to keep any. Loaded when asked."""
-        if self._held_out is None and self._load_held_out is not None:
-            self._held_out = self._load_held_out()
-            self._load_held_out = None
+        """The real images kept away from training, or None where there are fewer than two. Loaded when asked."""
+        if self._load_held_out is not None:
+            loaded, self._load_held_out = self._load_held_out(), None
+            self._held_out = loaded if loaded is not None and len(loaded) >= 2 else None
         return self._held_out
 
     @property

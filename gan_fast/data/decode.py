@@ -50,16 +50,18 @@ def pillow() -> ModuleType:
 def strict_pillow() -> Iterator[None]:
     """Pillow only warns of a decompression bomb below twice its limit; here every warning of it is an error."""
     image = pillow()
+    # Before any thread opens a file: loading the decoders is not thread-safe.
+    image.init()
     with warnings.catch_warnings():
-        warnings.simplefilter("error", image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module="PIL")
+        # The later filter is asked first.
+        warnings.simplefilter("error", image.DecompressionBombWarning)
         yield
 
 
 def open_image(source: str | IO[bytes]) -> Image.Image:
-    """Header only. Raises Unusable."""
+    """Header only, inside `strict_pillow`. Raises Unusable."""
     image = pillow()
-    image.init()
     formats = [name for name in FORMATS if name in image.OPEN]
     try:
         opened: Image.Image = image.open(source, formats=formats)

@@ -8,7 +8,8 @@ figures judge what is visible at that size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -171,10 +172,23 @@ def extractor_for(dataset: ImageDataset, *, seed: int = 0, progress: Callable[[s
         if saved is not None:
             net.load_state_dict(saved[0])
         else:
-            _train(net, dataset, progress)
+            with _one_thread():
+                _train(net, dataset, progress)
             cache.write(key, dict(net.state_dict()), {"data": dataset.name, "kind": net.kind})
     net.eval().requires_grad_(False)
     return _graded(net, dataset)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The order of sums, so the last bits of every figure, must not depend on how many cores a machine has. Layers this
+    small gain little from a second core, and lose tenfold when another process holds it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _train(net: FeatureNet, dataset: ImageDataset, progress: Callable[[str], None] | None) -> None:

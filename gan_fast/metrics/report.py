@@ -51,7 +51,8 @@ class QualityReport:
         real_against_real: held-out real images to training images, `held_out` of them; None where none are held out.
         proxy_frechet_at_held_out, gaussian_at_held_out: samples and Gaussian at that same count.
         coverage: share of the samples in each class; empty without a classifier.
-        replay: nearest-neighbour distances beside held-out images' own; None where none are held out.
+        replay: nearest-neighbour distances beside held-out images' own; None where none are held out, or where
+            most of those are copies of training images.
     """
 
     data: str
@@ -105,7 +106,9 @@ class QualityReport:
                 f"  real against real        {self.real_against_real:8.2f}   {self.held_out} held-out images; at that count "
                 f"samples {self.proxy_frechet_at_held_out:.2f}, Gaussian {self.gaussian_at_held_out:.2f}"
             )
-        if self.replay is not None:
+        if self.replay is None and self.held_out:
+            lines.append("half of the held-out images are copies of training images: no replay check")
+        elif self.replay is not None:
             lines.append(
                 f"replay ratio               {self.replay.ratio:8.2f}   median distance to the nearest training image "
                 f"{self.replay.median:.2f}, held-out images' own {self.replay.held_out_median:.2f}; "
@@ -160,7 +163,9 @@ def evaluate_samples(
     features = extractor.features(seen)
     own = moments(features)
     held_out = len(real.held_out_distances)
-    if held_out:
+    own_replay = None
+    # Beside held-out images that are themselves copies, no distance means anything.
+    if held_out and float(real.held_out_distances.median()) > 0:
         if progress is not None:
             progress("looking for each sample's nearest training image")
         own_replay = replay(nearest_distances(seen, seen_pixels(dataset)), real.held_out_distances)
@@ -181,7 +186,7 @@ def evaluate_samples(
         proxy_frechet_at_held_out=proxy_frechet_at(features, real.reference, held_out) if held_out else None,
         gaussian_at_held_out=real.gaussian_at_held_out if held_out else None,
         coverage=dict(zip(extractor.classes, shares.tolist(), strict=True)),
-        replay=own_replay if held_out else None,
+        replay=own_replay,
     )
 
 

@@ -160,7 +160,7 @@ def test_unfit_samples_are_refused(digits, samples, message):
 
 def test_without_labels_an_autoencoder_judges(digits):
     held_out = ImageDataset(digits.held_out.images, name="plain", split="test")
-    plain = ImageDataset(digits.images, name="plain", held_out=lambda: held_out)
+    plain = ImageDataset(digits.images[:500], name="plain", held_out=lambda: held_out)
     report = evaluate_samples(seen_pixels(held_out), plain)
     assert report.features == "autoencoder"
     assert report.explained_variance > 0.6
@@ -176,6 +176,14 @@ def test_few_images_have_no_floor_and_say_so():
     report = evaluate_samples(few.float_batch(torch.arange(30)), few)
     assert (report.seen_at, report.real_against_real, report.replay) == (32, None, None)
     assert any("no images are held out" in line for line in report.lines())
+
+
+def test_held_out_copies_leave_no_replay_check(digits):
+    images = digits.images[:100]
+    copied = ImageDataset(images, name="copied", held_out=lambda: ImageDataset(images[:40], name="copied"))
+    report = evaluate_samples(noise(50), copied)
+    assert report.replay is None
+    assert any("no replay check" in line for line in report.lines())
 
 
 @pytest.mark.slow
