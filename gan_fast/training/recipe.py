@@ -85,7 +85,7 @@ class Recipe:
     """Keep images and filters in channels-last order. Default: where it is faster."""
 
     threads: int | None = None
-    """CPU threads. Default: torch's choice, one per core."""
+    """CPU threads. Default: one for images up to 16 pixels, otherwise torch's choice, one per core."""
 
     snapshot_seconds: float = 20.0
     """Time between checkpoints, sample grids and loss curves: the most that a crash can lose."""

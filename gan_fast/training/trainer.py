@@ -70,7 +70,8 @@ class Trainer:
             or bytes, `[N, C, H, H]`. Default: what `recipe.data` names.
         out: folder of the run. Default: `recipe.out`, else the next free one under runs/.
 
-    Under `torchrun` each process makes its own Trainer. Batch normalisation then uses the statistics of its process's
+    Under `torchrun` each process makes its own Trainer; a data set is shared out, a loader must give each process its
+    own part. Batch normalisation then uses the statistics of its process's
     share of the batch, and the first process's running statistics are saved; with `critic_norm` other than batch and
     `generator_norm="none"` the processes together do what one would do alone, up to rounding.
 
@@ -81,6 +82,8 @@ class Trainer:
         device_type = machine.choose_device(recipe.device).type
         self.world = distributed.join(device_type)
         device = machine.choose_device(recipe.device, self.world.local_rank)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         if recipe.threads is not None:
             torch.set_num_threads(recipe.threads)
         self.machine = machine.choose(device, recipe.precision, recipe.channels_last)
@@ -137,6 +140,12 @@ class Trainer:
 
         Raises NonFiniteError as soon as a reading finds a loss that is infinite or NaN; the last good checkpoint stays.
         """
+        with contextlib.ExitStack() as stack:
+            if self.recipe.threads is None:
+                stack.enter_context(machine.few_threads(self.machine.device, self.feed.resolution))
+            return self._fit(stack)
+
+    def _fit(self, stack: contextlib.ExitStack) -> FitResult:
         if self.run is None:
             self.run = self._start_run()
         main = self.world.is_main
@@ -146,39 +155,38 @@ class Trainer:
         show.say(f"{self.recipe.name} on {self._data_name()}, {self._sizes()}; {self.machine}")
         show.say(f"until {self.recipe.budget}; run folder {self.run.path}")
         journal = Journal(self.run, self.steps) if main else None
-        with contextlib.ExitStack() as stack:
-            request = stack.enter_context(interrupts())
+        request = stack.enter_context(interrupts())
+        if journal is not None:
+            stack.callback(journal.close)
+        stack.callback(show.stop)
+        show.start()
+        if self.steps == 0:
+            self._snapshot(journal)
+        self._read_at = (self.steps, self.images, self.seconds)
+        stop = self._fraction() >= 1
+        while not stop:
+            self.step(self.feed.next())
+            self.seconds = before + time.perf_counter() - began
+            reading_due = self.steps % self.recipe.log_steps == 0
+            # Alone, a request to stop is met after every step. Several processes must agree, which costs a
+            # message, so they do it when they read.
+            if self.world.size == 1:
+                stop = request.asked or self._fraction() >= 1
+            if not (reading_due or stop):
+                continue
+            due = time.perf_counter() - saved_at >= self.recipe.snapshot_seconds
+            stop, due = distributed.any_rank(
+                [stop or request.asked or self._fraction() >= 1, due], self.world, self.machine.device
+            )
+            reading = self._read()
             if journal is not None:
-                stack.callback(journal.close)
-            stack.callback(show.stop)
-            show.start()
-            if self.steps == 0:
+                journal.add(reading)
+            show.update(reading, self._fraction(), self._seconds_left())
+            if due and not stop:
                 self._snapshot(journal)
-            self._read_at = (self.steps, self.images, self.seconds)
-            stop = self._fraction() >= 1
-            while not stop:
-                self.step(self.feed.next())
-                self.seconds = before + time.perf_counter() - began
-                reading_due = self.steps % self.recipe.log_steps == 0
-                # Alone, a request to stop is met after every step. Several processes must agree, which costs a
-                # message, so they do it when they read.
-                if self.world.size == 1:
-                    stop = request.asked or self._fraction() >= 1
-                if not (reading_due or stop):
-                    continue
-                due = time.perf_counter() - saved_at >= self.recipe.snapshot_seconds
-                stop, due = distributed.any_rank(
-                    [stop or request.asked or self._fraction() >= 1, due], self.world, self.machine.device
-                )
-                reading = self._read()
-                if journal is not None:
-                    journal.add(reading)
-                show.update(reading, self._fraction(), self._seconds_left())
-                if due and not stop:
-                    self._snapshot(journal)
-                    saved_at, saved_step = time.perf_counter(), self.steps
-            if self.steps > saved_step:
-                self._snapshot(journal)
+                saved_at, saved_step = time.perf_counter(), self.steps
+        if self.steps > saved_step:
+            self._snapshot(journal)
         distributed.wait(self.world)
         reason = "finished" if self._fraction() >= 1 else "interrupted"
         return FitResult(reason, self.steps, self.images, self.seconds, self.run.path)
@@ -310,11 +318,16 @@ class Trainer:
             raise NonFiniteError(f"weights are not finite at step {self.steps}: {self._advice()}")
         if journal is None:
             return
+        self._keep()
+        journal.snapshot(self.steps, self.sample(_GRID_IMAGES))
+
+    def _keep(self) -> None:
+        """Save into the run, then point `latest` at it, then remove what is too old: in this order it can die anywhere."""
+        assert self.run is not None
         where = self.run.checkpoint(self.steps)
         self.save(where)
         checkpoint.point_latest(self.run.path, where)
         checkpoint.prune(self.run.checkpoints, self.recipe.keep)
-        journal.snapshot(self.steps, self.sample(_GRID_IMAGES))
 
     def _data_name(self) -> str:
         name = getattr(self.data, "name", type(self.data).__name__)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from gan_fast.cli import COMMANDS, main
 
-QUICK = "--batch 16 --latent-dim 8 --base-channels 8 --threads 1 --quiet --device cpu".split()
+QUICK = ["--batch=16", "--latent-dim=8", "--base-channels=8", "--threads=1", "--quiet", "--device=cpu"]
 
 
 @pytest.fixture(autouse=True)

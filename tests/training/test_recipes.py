@@ -27,7 +27,8 @@ def test_every_field_is_a_flag_with_its_help(capsys):
 
 
 def test_flags_arrive():
-    argv = "--loss hinge --critic-norm none --kimg 2.5 --flip --channels-last False --out x --beta1 0".split()
+    argv = ["--loss", "hinge", "--critic-norm", "none", "--kimg", "2.5", "--flip"]
+    argv += ["--channels-last", "False", "--out", "x", "--beta1", "0"]
     settings = parse(DCGAN, argv, "train")
     assert settings == recipes.get(
         "dcgan", loss="hinge", critic_norm="none", kimg=2.5, flip=True, channels_last=False, out="x", beta1=0.0
