@@ -45,6 +45,7 @@ class FitResult(NamedTuple):
     def lines(self) -> list[str]:
         """Where everything is and how to go on."""
         run = self.run
+        more = "" if self.reason == "interrupted" else f" --kimg {math.ceil(self.images / 500)}"
         return [
             f"{self.reason} after {self.step:,} steps, {self.images / 1000:,.0f} kimg, {progress.clock(self.seconds)}",
             f"  samples      {run / 'samples.png'}",
@@ -52,7 +53,7 @@ class FitResult(NamedTuple):
             f"  checkpoint   {run / 'checkpoints' / f'{self.step:09d}'}",
             f"  tensorboard  tensorboard --logdir {run / 'tensorboard'}",
             f"  more images  gan-fast generate --run {run}",
-            f"  go on with   gan-fast resume {run}" + ("" if self.reason == "interrupted" else " --kimg MORE"),
+            f"  go on with   gan-fast resume {run}{more}",
         ]
 
 

@@ -48,6 +48,10 @@ def test_two_processes_equal_one(small, tmp_path, loss):
     assert one.state["data"] == two.state["data"] and one.state["counters"]["images"] == two.state["counters"]["images"]
     assert torch.equal(one.tensors["random"]["latents"], two.tensors["random"]["latents"])
     for network in ("generator", "critic"):
-        gone = sum((one.tensors[network][k] - begin[network][k]).double().square().sum() for k in begin[network])
-        apart = sum((one.tensors[network][k] - v).double().square().sum() for k, v in two.tensors[network].items())
+        first, second, origin = one.tensors[network], two.tensors[network], begin[network]
+        if loss == "relativistic" and network == "critic":
+            # It does not depend on the critic's last bias, whose gradient is rounding that Adam scales to whole steps.
+            del origin["layers.6.bias"]
+        gone = sum((first[k] - origin[k]).double().square().sum() for k in origin)
+        apart = sum((first[k] - second[k]).double().square().sum() for k in origin)
         assert apart.sqrt() < 1e-4 * gone.sqrt(), f"{network}: {float(apart.sqrt() / gone.sqrt())}"
