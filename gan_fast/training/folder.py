@@ -35,13 +35,13 @@ class RunFolder:
 
     def start(self) -> None:
         """Create the folder of a new run; ValueError where it already holds one."""
-        if (self.path / LATEST_FILE).exists() or self.checkpoints.exists():
+        if (self.path / LATEST_FILE).exists():
             raise ValueError(
                 f"{self.path} already holds a run: go on with `gan-fast resume {self.path}`, or choose another --out"
             )
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file: choose another --out")
-        self.checkpoints.mkdir(parents=True)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
 
 
 def next_free(recipe: str, data: str) -> Path:

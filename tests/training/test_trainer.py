@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_fast.training import NonFiniteError, Trainer, checkpoint
 
@@ -87,6 +88,30 @@ def test_a_step_changes_what_it_should(small, digits):
     assert all(p.requires_grad for p in trainer.critic.parameters())
     for value in (*stats.critic, stats.generator_loss):
         assert value.shape == () and not value.requires_grad
+
+
+class NothingReadBack(TorchDispatchMode):
+    """Refuses what a CUDA graph cannot hold: a value that goes to the host, a shape that depends on data."""
+
+    forbidden = ("_local_scalar_dense", "item", "nonzero", "masked_select", "equal", "is_nonzero", "unique")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in self.forbidden, f"{name} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"loss": "relativistic_average", "critic_norm": "batch", "precision": "bf16"}]
+)
+def test_a_step_reads_nothing_back(small, digits, settings):
+    trainer = Trainer(small(**settings), data=digits)
+    batches = [trainer.feed.next() for _ in range(3)]
+    with NothingReadBack():
+        for batch in batches:
+            stats = trainer.step(batch)
+        with pytest.raises(AssertionError, match="waits for the device"):
+            float(stats.generator_loss)
 
 
 @pytest.mark.parametrize("loss", ["non_saturating", "relativistic"])
