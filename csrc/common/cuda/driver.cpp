@@ -4,6 +4,8 @@
 #include <c10/util/Exception.h>
 #include <dlfcn.h>
 
+#include <type_traits>
+
 namespace gan_fast::cuda {
 namespace {
 
@@ -78,8 +80,7 @@ std::string error_name(Result result) {
   return "CUDA error " + std::to_string(result);
 }
 
-void check(Result result, const std::string& doing) {
-  if (result == kSuccess) return;
+void fail(Result result, const std::string& doing) {
   const char* text = nullptr;
   if (driver().cuGetErrorString(result, &text) != kSuccess) text = nullptr;
   TORCH_CHECK(false, "gan_fast: ", doing, " failed with ", error_name(result), text ? " (" : "", text ? text : "", text ? ")" : "");
