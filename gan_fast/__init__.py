@@ -1,3 +1,7 @@
 """gan_fast: exact, fused losses, penalties and ops for GAN training, and the training API above them."""
 
+from gan_fast import losses
+from gan_fast._modes import reference_mode
+
 __version__ = "0.1.0"
+__all__ = ["losses", "reference_mode", "__version__"]

@@ -1,0 +1,337 @@
+"""The seven adversarial losses, one class each: raw logits in, everything keyword-only.
+
+Each loss is one elementwise term per side (see `gan_fast.reference.adversarial_loss` for the formulas), so the
+classes below are data: the kind of term and its three numbers (p, scale, slope), for the critic and for the generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gan_fast import _modes
+from gan_fast.reference import adversarial_loss as reference
+from gan_fast.reference.adversarial_loss import Kind
+
+Logits = Tensor | Sequence[Tensor]
+Term = tuple[float, float, float]
+
+_REDUCTIONS = {"none": reference.NONE, "mean": reference.MEAN, "sum": reference.SUM}
+_NO_TERM: Term = (0.0, 0.0, 0.0)
+
+
+class CriticStats(NamedTuple):
+    """What a critic's step looks like from outside: detached 0-dim tensors on the logits' device, read when you like.
+
+    Means are over all logits of all scales. `real_sign_mean` is the overfitting signal of Karras et al. 2020 (ADA).
+    """
+
+    loss: Tensor
+    real_mean: Tensor
+    fake_mean: Tensor
+    real_sign_mean: Tensor
+    fake_sign_mean: Tensor
+
+
+class LossTerms(NamedTuple):
+    """The unreduced terms of a loss that has one for each side: tensors, or lists where the logits were lists."""
+
+    real: Any
+    fake: Any
+
+
+class AdversarialLoss:
+    """Base of the adversarial losses.
+
+    Logits are floating-point tensors of any shape and strides, `[N]`, `[N, 1]`, `[N, 1, H, W]`, or a list of such
+    tensors (multi-scale critics). Several scales are summed, each reduced on its own.
+
+    Reduced losses are 0-dim: float64 for float64 logits, otherwise float32 (terms of half-precision logits are computed
+    and summed in float32). Gradients have the logits' dtype. First and second order in reverse mode; under
+    `torch.func` transforms and forward-mode AD the reference runs.
+
+    Args:
+        reduction: "mean" or "sum" over the logits of a scale, or "none".
+
+    Raises:
+        ValueError: an unknown reduction; lists of different length; logits whose shapes, dtypes or devices do not fit.
+    """
+
+    name: ClassVar[str]
+    generator_needs_real: ClassVar[bool] = False
+    """Whether `generator` is a function of the real logits too, so that a training step must compute them."""
+
+    kind: ClassVar[Kind]
+    generator_kind: ClassVar[Kind]
+    _real_term: Term = _NO_TERM
+    _fake_term: Term = _NO_TERM
+    _generator_real_term: Term = _NO_TERM
+    _generator_term: Term = _NO_TERM
+
+    def __init__(self, *, reduction: str = "mean") -> None:
+        if reduction not in _REDUCTIONS:
+            raise ValueError(f"reduction is {reduction!r}; expected one of 'none', 'mean', 'sum'")
+        self.reduction = reduction
+        self._reduction = _REDUCTIONS[reduction]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(reduction={self.reduction!r})"
+
+    def discriminator(
+        self,
+        *,
+        real: Logits,
+        fake: Logits,
+        real_weight: Logits | None = None,
+        fake_weight: Logits | None = None,
+        with_stats: bool = False,
+    ) -> Any:
+        """The loss the critic minimises.
+
+        Args:
+            real: logits of real samples, a tensor or a list of tensors (scales).
+            fake: logits of generated samples, as many tensors; only paired losses need equal shapes.
+            real_weight: constants that multiply the terms, `[N]` (one a sample) or of the logits' shape; a list for a
+                list. Means still divide by the number of logits, as torch's `weight` does.
+            fake_weight: the same for `fake`. A paired loss multiplies its terms by both.
+            with_stats: also return `CriticStats`, from the same kernel.
+
+        Returns:
+            The 0-dim loss, or with `with_stats` the pair `(loss, CriticStats)`. With reduction "none" the terms in the
+            logits' shape and dtype: `LossTerms(real, fake)`, or one tensor for a paired loss; lists where the logits were lists.
+        """
+        return self._evaluate(
+            self.kind, self._real_term, self._fake_term, real, fake, real_weight, fake_weight, with_stats
+        )
+
+    def generator(
+        self,
+        *,
+        fake: Logits,
+        real: Logits | None = None,
+        real_weight: Logits | None = None,
+        fake_weight: Logits | None = None,
+    ) -> Any:
+        """The loss the generator minimises.
+
+        Args:
+            fake: logits of generated samples, a tensor or a list.
+            real: logits of real samples. Required by the relativistic losses, ignored by the others, so that a
+                training loop can be written once for all.
+            real_weight: constants as in `discriminator`, for the relativistic losses.
+            fake_weight: constants as in `discriminator`.
+
+        Returns:
+            The 0-dim loss; with reduction "none" the terms, as `discriminator` returns them.
+        """
+        if not self.generator_needs_real:
+            real = real_weight = None
+        elif real is None:
+            raise ValueError(
+                f"{type(self).__name__}.generator got no real logits; a relativistic loss compares fake with real: "
+                "pass real=critic(real_images)"
+            )
+        return self._evaluate(
+            self.generator_kind,
+            self._generator_real_term,
+            self._generator_term,
+            real,
+            fake,
+            real_weight,
+            fake_weight,
+            False,
+        )
+
+    def logit_gradients(
+        self, *, real: Logits, fake: Logits, real_weight: Logits | None = None, fake_weight: Logits | None = None
+    ) -> tuple[Any, Any]:
+        """d discriminator loss / d logits, without autograd: `(for real, for fake)`, in the logits' shapes and dtypes.
+
+        For reduction "none" the derivative of each logit's own term (of their sum). Not differentiable.
+        """
+        args = (_as_list(real), _as_list(fake), _as_list(real_weight), _as_list(fake_weight))
+        n = len(args[0])
+        grads = [torch.ones_like(x) for x in args[0] + args[1]] if self._reduction == reference.NONE else []
+        with torch.no_grad():
+            out = reference.adversarial_loss_backward(
+                grads or [torch.ones((), dtype=reference.accumulate_dtype(args[1][0]), device=args[1][0].device)],
+                *args,
+                self.kind,
+                self._real_term,
+                self._fake_term,
+                self._reduction,
+            )
+        return (out[:n], out[n:]) if isinstance(fake, (list, tuple)) else (out[0], out[n])
+
+    def _evaluate(
+        self,
+        kind: Kind,
+        real_term: Term,
+        fake_term: Term,
+        real: Logits | None,
+        fake: Logits,
+        real_weight: Logits | None,
+        fake_weight: Logits | None,
+        with_stats: bool,
+    ) -> Any:
+        reals, fakes = _as_list(real), _as_list(fake)
+        args = (reals, fakes, _as_list(real_weight), _as_list(fake_weight), kind, real_term, fake_term)
+        if self._reduction == reference.NONE:
+            terms = [t.to(x.dtype) for t, x in zip(reference.adversarial_terms(*args), reals + fakes)]
+            if kind == Kind.PAIR or not reals:
+                result: Any = terms if isinstance(fake, (list, tuple)) else terms[0]
+            else:
+                halves = terms[: len(reals)], terms[len(reals) :]
+                result = (
+                    LossTerms(*halves) if isinstance(fake, (list, tuple)) else LossTerms(halves[0][0], halves[1][0])
+                )
+            if not with_stats:
+                return result
+            loss = torch.stack([t.detach().sum() for t in terms]).sum()
+            return result, CriticStats(*reference.statistics(loss, reals, fakes).unbind())
+        loss, stats = reference.adversarial_loss(*args, self._reduction, with_stats)
+        return (loss, CriticStats(*stats.unbind())) if with_stats else loss
+
+
+def _as_list(logits: Logits | None) -> list[Tensor]:
+    if logits is None:
+        return []
+    return [logits] if isinstance(logits, Tensor) else list(logits)
+
+
+class MinimaxLoss(AdversarialLoss):
+    """The original saturating game: D minimises -log s(r) - log(1 - s(f)), G minimises log(1 - s(f)), s the sigmoid.
+
+    Source: Goodfellow et al. 2014, equation 1.
+    """
+
+    name = "minimax"
+    kind = generator_kind = Kind.SOFTPLUS
+    _real_term, _fake_term = (-1.0, 1.0, 0.0), (1.0, 1.0, 0.0)
+    _generator_term = (1.0, -1.0, 0.0)
+
+
+class NonSaturatingLoss(AdversarialLoss):
+    """softplus(-r) + softplus(f) for D, softplus(-f) for G.
+
+    Args:
+        label_smoothing: one-sided smoothing; the real target is 1 - label_smoothing, in [0, 1) (Salimans et al. 2016).
+
+    Source: Goodfellow et al. 2014, section 3.
+    """
+
+    name = "non_saturating"
+    kind = generator_kind = Kind.SOFTPLUS
+    _fake_term = (1.0, 1.0, 0.0)
+    _generator_term = (-1.0, 1.0, 0.0)
+
+    def __init__(self, *, label_smoothing: float = 0.0, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing is {label_smoothing}; expected a number in [0, 1), such as 0.1")
+        self.label_smoothing = label_smoothing
+        # binary cross entropy with target t = 1 - label_smoothing is softplus(-r) + (1 - t) r
+        self._real_term = (-1.0, 1.0, float(label_smoothing))
+
+    def __repr__(self) -> str:
+        return f"NonSaturatingLoss(label_smoothing={self.label_smoothing}, reduction={self.reduction!r})"
+
+
+class WassersteinLoss(AdversarialLoss):
+    """-r + f for D, -f for G. Source: Arjovsky et al. 2017."""
+
+    name = "wasserstein"
+    kind = generator_kind = Kind.LINEAR
+    _real_term, _fake_term = (0.0, -1.0, 0.0), (0.0, 1.0, 0.0)
+    _generator_term = (0.0, -1.0, 0.0)
+
+
+class HingeLoss(AdversarialLoss):
+    """max(0, 1 - r) + max(0, 1 + f) for D, -f for G. Source: Lim and Ye 2017; Miyato et al. 2018."""
+
+    name = "hinge"
+    kind, generator_kind = Kind.HINGE, Kind.LINEAR
+    _real_term, _fake_term = (-1.0, 1.0, 0.0), (1.0, 1.0, 0.0)
+    _generator_term = (0.0, -1.0, 0.0)
+
+
+class LeastSquaresLoss(AdversarialLoss):
+    """(r - b)^2 / 2 + (f - a)^2 / 2 for D, (f - c)^2 / 2 for G.
+
+    Args:
+        a: the target of fake logits in D's loss.
+        b: the target of real logits in D's loss.
+        c: the target of fake logits in G's loss.
+
+    Source: Mao et al. 2017, equation 2, with its factor 1/2.
+    """
+
+    name = "least_squares"
+    kind = generator_kind = Kind.SQUARE
+
+    def __init__(self, *, a: float = 0.0, b: float = 1.0, c: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+        self.a, self.b, self.c = float(a), float(b), float(c)
+        self._real_term, self._fake_term = (self.b, 1.0, 0.0), (self.a, 1.0, 0.0)
+        self._generator_term = (self.c, 1.0, 0.0)
+
+    def __repr__(self) -> str:
+        return f"LeastSquaresLoss(a={self.a}, b={self.b}, c={self.c}, reduction={self.reduction!r})"
+
+
+class RelativisticLoss(AdversarialLoss):
+    """The pairing form: softplus(-(r_i - f_i)) for D, softplus(r_i - f_i) for G; shapes of real and fake are equal.
+
+    Source: Jolicoeur-Martineau 2018 (RSGAN); Huang et al. 2024 (R3GAN).
+    """
+
+    name = "relativistic"
+    generator_needs_real = True
+    kind = generator_kind = Kind.PAIR
+    _real_term = (-1.0, 1.0, 0.0)
+    _generator_real_term = (1.0, 1.0, 0.0)
+
+
+class RelativisticAverageLoss(AdversarialLoss):
+    """softplus(-(r - mean f)) + softplus(f - mean r) for D; for G with real and fake exchanged.
+
+    The means are over the logits of one scale in this call. Under gradient accumulation they are those of the micro-batch.
+
+    Source: Jolicoeur-Martineau 2018 (RaSGAN), without a further factor 1/2.
+    """
+
+    name = "relativistic_average"
+    generator_needs_real = True
+    kind = generator_kind = Kind.AVERAGE
+    _real_term, _fake_term = (-1.0, 1.0, 0.0), (1.0, 1.0, 0.0)
+    _generator_real_term, _generator_term = (1.0, 1.0, 0.0), (-1.0, 1.0, 0.0)
+
+
+LOSSES: dict[str, type[AdversarialLoss]] = {
+    cls.name: cls
+    for cls in (
+        MinimaxLoss,
+        NonSaturatingLoss,
+        WassersteinLoss,
+        HingeLoss,
+        LeastSquaresLoss,
+        RelativisticLoss,
+        RelativisticAverageLoss,
+    )
+}
+
+
+def get(name: str) -> type[AdversarialLoss]:
+    """The class of the adversarial loss called `name`; ValueError lists the names where there is none."""
+    if name not in LOSSES:
+        raise ValueError(f"no adversarial loss is called {name!r}; expected one of {', '.join(LOSSES)}")
+    return LOSSES[name]
+
+
+def evaluate_single(kind: Kind, term: Term, logits: Logits) -> Tensor:
+    """The mean of one term over each tensor of `logits`, summed over the tensors."""
+    args = ([], _as_list(logits), [], [], kind, _NO_TERM, term, reference.MEAN, False)
+    return reference.adversarial_loss(*args)[0]
