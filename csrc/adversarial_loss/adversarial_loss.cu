@@ -1,6 +1,6 @@
 // The adversarial terms on the card: adversarial_loss.h says what they are, common/cuda/map_reduce.h how they are summed.
 //
-// Kernels: adversarial_<what>_<kind>_<dtype>, what = reduce | reduce_grad | map.
+// Kernels: adversarial_<kind>_<what>_<dtype>.
 #include "adversarial_loss/adversarial_loss.h"
 #include "common/cuda/map_reduce.h"
 
@@ -9,10 +9,12 @@ namespace gan_fast::cuda {
 using AdversarialArguments = MapReduceArguments<TermNumbers>;
 
 template <Kind kKind>
-struct MakeTerm {
+struct MakeAdversarial {
   static constexpr bool kShifts = kKind == Kind::Average;
-  // A linear launch gives the means.
+  // A linear launch gives the means that the average terms are shifted by.
   static constexpr bool kSegmentSums = kShifts || kKind == Kind::Linear;
+  template <class S>
+  using Result = typename Accumulate<S>::T;
 
   template <class M>
   __device__ __forceinline__ static AdversarialTerm<M, kKind> term(const AdversarialArguments& a, int k) {
@@ -24,31 +26,9 @@ struct MakeTerm {
 
 }  // namespace gan_fast::cuda
 
-#define ADVERSARIAL_KERNELS(kind, kKind, dtype, S)                                                                       \
-  extern "C" __global__ void __launch_bounds__(gan_fast::cuda::kThreads)                                                 \
-      adversarial_reduce_##kind##_##dtype(const __grid_constant__ gan_fast::cuda::AdversarialArguments a) {              \
-    __shared__ gan_fast::cuda::ReduceScratch scratch;                                                                    \
-    gan_fast::cuda::reduce<S, gan_fast::cuda::MakeTerm<gan_fast::Kind::kKind>, false>(a, scratch);                       \
-  }                                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(gan_fast::cuda::kThreads)                                                 \
-      adversarial_reduce_grad_##kind##_##dtype(const __grid_constant__ gan_fast::cuda::AdversarialArguments a) {         \
-    __shared__ gan_fast::cuda::ReduceScratch scratch;                                                                    \
-    gan_fast::cuda::reduce<S, gan_fast::cuda::MakeTerm<gan_fast::Kind::kKind>, true>(a, scratch);                        \
-  }                                                                                                                      \
-  extern "C" __global__ void __launch_bounds__(gan_fast::cuda::kThreads)                                                 \
-      adversarial_map_##kind##_##dtype(const __grid_constant__ gan_fast::cuda::AdversarialArguments a) {                 \
-    gan_fast::cuda::map<S, gan_fast::cuda::MakeTerm<gan_fast::Kind::kKind>>(a);                                          \
-  }
-
-#define ADVERSARIAL_DTYPES(kind, kKind)                            \
-  ADVERSARIAL_KERNELS(kind, kKind, f32, float)                     \
-  ADVERSARIAL_KERNELS(kind, kKind, f64, double)                    \
-  ADVERSARIAL_KERNELS(kind, kKind, bf16, gan_fast::cuda::BFloat16) \
-  ADVERSARIAL_KERNELS(kind, kKind, f16, gan_fast::cuda::Half)
-
-ADVERSARIAL_DTYPES(linear, Linear)
-ADVERSARIAL_DTYPES(softplus, Softplus)
-ADVERSARIAL_DTYPES(hinge, Hinge)
-ADVERSARIAL_DTYPES(square, Square)
-ADVERSARIAL_DTYPES(pair, Pair)
-ADVERSARIAL_DTYPES(average, Average)
+GAN_FAST_MAP_REDUCE(adversarial_linear, gan_fast::cuda::MakeAdversarial<gan_fast::Kind::Linear>, gan_fast::cuda::AdversarialArguments)
+GAN_FAST_MAP_REDUCE(adversarial_softplus, gan_fast::cuda::MakeAdversarial<gan_fast::Kind::Softplus>, gan_fast::cuda::AdversarialArguments)
+GAN_FAST_MAP_REDUCE(adversarial_hinge, gan_fast::cuda::MakeAdversarial<gan_fast::Kind::Hinge>, gan_fast::cuda::AdversarialArguments)
+GAN_FAST_MAP_REDUCE(adversarial_square, gan_fast::cuda::MakeAdversarial<gan_fast::Kind::Square>, gan_fast::cuda::AdversarialArguments)
+GAN_FAST_MAP_REDUCE(adversarial_pair, gan_fast::cuda::MakeAdversarial<gan_fast::Kind::Pair>, gan_fast::cuda::AdversarialArguments)
+GAN_FAST_MAP_REDUCE(adversarial_average, gan_fast::cuda::MakeAdversarial<gan_fast::Kind::Average>, gan_fast::cuda::AdversarialArguments)

@@ -43,6 +43,7 @@ Loaded load() {
   find(d.cuLibraryGetKernel, "cuLibraryGetKernel");
   find(d.cuKernelGetFunction, "cuKernelGetFunction");
   find(d.cuStreamIsCapturing, "cuStreamIsCapturing");
+  find(d.cuOccupancyMaxActiveBlocksPerMultiprocessor, "cuOccupancyMaxActiveBlocksPerMultiprocessor");
   find(d.cuLaunchKernel, "cuLaunchKernel");
   if (out.error.empty()) {
     const Result result = d.cuInit(0);

@@ -7,6 +7,7 @@
 
 #include <c10/util/StringUtil.h>
 
+#include <cstddef>
 #include <string>
 
 namespace gan_fast::cuda {
@@ -50,6 +51,7 @@ struct Driver {
   Result (*cuLibraryGetKernel)(KernelHandle* kernel, LibraryHandle library, const char* name);
   Result (*cuKernelGetFunction)(Function* function, KernelHandle kernel);
   Result (*cuStreamIsCapturing)(Stream stream, int* status);
+  Result (*cuOccupancyMaxActiveBlocksPerMultiprocessor)(int* blocks, Function function, int block_size, size_t shared_bytes);
   Result (*cuLaunchKernel)(Function function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
                            unsigned block_z, unsigned shared_bytes, Stream stream, void** parameters, void** extra);
 };

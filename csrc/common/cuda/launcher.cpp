@@ -77,6 +77,13 @@ class ContextGuard {
   bool pushed_ = false;
 };
 
+constexpr int kMaxDevices = 128;
+
+c10::DeviceIndex checked_index(c10::Device device, const std::string& kernel) {
+  TORCH_CHECK(device.is_cuda() && device.index() >= 0 && device.index() < kMaxDevices, "gan_fast: ", kernel, " cannot run on ", device.str());
+  return device.index();
+}
+
 // The driver found no code it can run on this card; any other failure is an error to report.
 bool means_no_image(Result result) {
   switch (result) {
@@ -184,16 +191,6 @@ bool is_capturing(Stream stream) {
   return status != kCaptureStatusNone;
 }
 
-int multiprocessor_count(c10::DeviceIndex device) {
-  static std::array<std::atomic<int>, 128>& counts = *new std::array<std::atomic<int>, 128>{};
-  int count = counts.at(device).load(std::memory_order_relaxed);
-  if (!count) {
-    count = attribute(device, kAttributeMultiprocessorCount);
-    counts[device].store(count, std::memory_order_relaxed);
-  }
-  return count;
-}
-
 at::Tensor tickets(c10::Device device, int64_t count) {
   constexpr int64_t kKept = 64;
   const auto options = at::TensorOptions().dtype(at::kInt).device(device);
@@ -238,20 +235,37 @@ Function Kernel::load(c10::DeviceIndex device, Stream stream) const {
   return function;
 }
 
+Function Kernel::function(c10::DeviceIndex device, Stream stream) {
+  Function function = functions_[device].load(std::memory_order_acquire);
+  if (!function) {
+    function = load(device, stream);
+    functions_[device].store(function, std::memory_order_release);
+  }
+  return function;
+}
+
+int Kernel::resident_blocks(c10::Device device, unsigned block) {
+  const c10::DeviceIndex index = checked_index(device, name_);
+  int count = resident_[index].load(std::memory_order_relaxed);
+  if (!count) {
+    const ContextGuard context(index);
+    check(driver().cuOccupancyMaxActiveBlocksPerMultiprocessor(&count, function(index, current_stream(index)), static_cast<int>(block), 0),
+          "asking for the occupancy of ", name_);
+    count *= attribute(index, kAttributeMultiprocessorCount);
+    TORCH_CHECK(count > 0, "gan_fast: no block of ", name_, " with ", block, " threads fits CUDA device ", static_cast<int>(index));
+    resident_[index].store(count, std::memory_order_relaxed);
+  }
+  return count;
+}
+
 void Kernel::enqueue(c10::Device device, Grid grid, unsigned block, unsigned shared_bytes, const void* arguments) {
-  const c10::DeviceIndex index = device.index();
-  TORCH_CHECK(device.is_cuda() && index >= 0 && index < kMaxDevices, "gan_fast: ", name_, " cannot run on ", device.str());
+  const c10::DeviceIndex index = checked_index(device, name_);
   TORCH_CHECK(grid.x && grid.y && grid.z && grid.x <= 0x7fffffffu && grid.y <= 65535u && grid.z <= 65535u && block && block <= 1024u,
               "gan_fast: ", name_, " has no launch of grid (", grid.x, ", ", grid.y, ", ", grid.z, ") and block ", block);
   const ContextGuard context(index);
   const Stream stream = current_stream(index);
-  Function function = functions_[index].load(std::memory_order_acquire);
-  if (!function) {
-    function = load(index, stream);
-    functions_[index].store(function, std::memory_order_release);
-  }
   void* parameters[] = {const_cast<void*>(arguments)};
-  check(driver().cuLaunchKernel(function, grid.x, grid.y, grid.z, block, 1, 1, shared_bytes, stream, parameters, nullptr),
+  check(driver().cuLaunchKernel(function(index, stream), grid.x, grid.y, grid.z, block, 1, 1, shared_bytes, stream, parameters, nullptr),
         "launching ", name_);
 }
 

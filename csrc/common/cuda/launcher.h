@@ -30,6 +30,9 @@ class Kernel {
   Kernel(const Kernel&) = delete;
   Kernel& operator=(const Kernel&) = delete;
 
+  // How many blocks of `block` threads the device runs at once. Loads the kernel.
+  int resident_blocks(c10::Device device, unsigned block);
+
   // Enqueues kernel<<<grid, block, shared_bytes>>>(arguments) on the device's current stream. Throws c10::Error with the driver's
   // name of the error; during CUDA-graph capture, throws if this kernel has not run on the device before.
   template <class Arguments>
@@ -43,18 +46,18 @@ class Kernel {
   static constexpr int kMaxDevices = 128;
 
   void enqueue(c10::Device device, Grid grid, unsigned block, unsigned shared_bytes, const void* arguments);
+  Function function(c10::DeviceIndex device, Stream stream);
   Function load(c10::DeviceIndex device, Stream stream) const;
 
   const std::string op_, name_;
   std::array<std::atomic<Function>, kMaxDevices> functions_{};
+  std::array<std::atomic<int>, kMaxDevices> resident_{};
 };
 
 // The native handle of the device's current stream.
 Stream current_stream(c10::DeviceIndex device);
 
 bool is_capturing(Stream stream);
-
-int multiprocessor_count(c10::DeviceIndex device);
 
 // `count` zeroed uint32 counters for kernels whose last block finishes a reduction. A kernel must leave each counter at zero (atomicInc
 // that wraps at the number of blocks does). Outside capture they belong to the current stream, where launches follow one another; a

@@ -3,9 +3,11 @@
 //   reduce<S, Make>        sums; with_gradient also writes gradients and sums derivatives
 //   map<S, Make>           writes values or gradients
 //
-// S is the storage type; Make::term<M>(arguments, k) gives segment k's term, a functor (x, y, p, value&, derivative&) over the arithmetic M
-// with static kUsesY, kUsesP, kChecks (and then valid(x)); Make::kShifts: the term depends on the mean
-// of another segment; Make::kSegmentSums: the launch may be asked for means and sums of derivatives by segment.
+// S is the storage type. Make describes the op:
+//   term<M>(arguments, k)  segment k's term, a functor (x, y, p, value&, derivative&) over the arithmetic M with static kUsesY, kUsesP
+//   Result<S>              the type of the loss and of the gradient that arrives for it
+//   kShifts                the term depends on the mean of another segment
+//   kSegmentSums           a launch may be asked for means and sums of derivatives by segment
 #pragma once
 
 #include "common/cuda/device.h"
@@ -16,7 +18,7 @@ namespace gan_fast::cuda {
 // A thread's running sums.
 template <class T>
 struct Running {
-  T value = 0, derivative = 0, x = 0, x_sign = 0, y = 0, y_sign = 0, invalid = 0;
+  T value = 0, derivative = 0, x = 0, x_sign = 0, y = 0, y_sign = 0;
 };
 
 template <class T>
@@ -117,10 +119,10 @@ __device__ __forceinline__ Place find_place(const Arguments& a, int unit) {
 }
 
 // The gradient of segment k is derivative * factor + offset.
-template <class T, bool kShifts, class Arguments>
+template <class R, class T, bool kShifts, class Arguments>
 __device__ __forceinline__ void gradient_numbers(const Arguments& a, int k, T& factor, T& offset) {
   const Segment& s = a.segment[k];
-  const double g = a.grad_output ? (double)*static_cast<const T*>(a.grad_output) : 1.0;
+  const double g = a.grad_output ? (double)widen(*static_cast<const R*>(a.grad_output)) : 1.0;
   factor = (T)(s.factor * g);
   offset = (T)0;
   // A logit also moves its side's mean, and with it the terms of the other side: their derivatives' sum, with a minus.
@@ -154,7 +156,7 @@ __device__ __forceinline__ void map(const Arguments& a) {
   const long long thread = (long long)place.unit * kThreads + threadIdx.x, threads = (long long)place.units * kThreads;
   if (s.grad) {
     T factor, offset;
-    gradient_numbers<T, Make::kShifts>(a, place.k, factor, offset);
+    gradient_numbers<typename Make::template Result<S>, T, Make::kShifts>(a, place.k, factor, offset);
     for_elements<S, F>(s, a.work[place.k].vector, thread, threads, [&](const auto& in, long long packet) {
       constexpr int V = sizeof(in.x) / sizeof(T);
       [[maybe_unused]] T gradient[V];
@@ -168,7 +170,6 @@ __device__ __forceinline__ void map(const Arguments& a) {
       write_gradient<S, F, V>(s, gradient, packet);
     });
   } else {
-    bool invalid = false;
     for_elements<S, F>(s, a.work[place.k].vector, thread, threads, [&](const auto& in, long long packet) {
       constexpr int V = sizeof(in.x) / sizeof(T);
       T out[V];
@@ -176,13 +177,9 @@ __device__ __forceinline__ void map(const Arguments& a) {
       for (int j = 0; j < V; ++j) {
         T derivative;
         in.template evaluate<F>(f, j, out[j], derivative);
-        if constexpr (F::kChecks) invalid |= !F::valid(in.x[j]);
       }
       store<S, V>(s.value, packet, out);
     });
-    if constexpr (F::kChecks) {
-      if (invalid && a.target.invalid) *a.target.invalid = 1;
-    }
   }
 }
 
@@ -220,7 +217,6 @@ __device__ __forceinline__ void fold(const SegmentWork& work, const Sums& sums, 
   folded[2] += fake ? 0.0 : sums[3];
   folded[3] += fake ? sums[2] : sums[4];
   folded[4] += fake ? sums[3] : sums[5];
-  folded[5] += sums[6];
 }
 
 // Means and derivatives by segment, for terms that depend on them.
@@ -244,8 +240,8 @@ __device__ __forceinline__ void write_segment_sums(const Arguments& a) {
   }
 }
 
-// What the op returns, from the block's total of the folded sums; by one thread.
-template <class T, class Arguments>
+// What the op returns, from the block's total of the folded sums; by one thread. R: type of the loss, T: of the statistics.
+template <class R, class T, class Arguments>
 __device__ __forceinline__ void write_results(const Arguments& a, const double (&total)[kSums]) {
   const ReduceTarget& target = a.target;
   double folded[kFolded];
@@ -259,7 +255,7 @@ __device__ __forceinline__ void write_results(const Arguments& a, const double (
     for (int q = 0; q < kFolded; ++q) target.carry_out[q] = folded[q];
     return;
   }
-  if (target.loss) static_cast<T*>(target.loss)[0] = (T)folded[0];
+  if (target.loss) narrow((T)folded[0], *static_cast<R*>(target.loss));
   if (target.stats) {
     T* out = static_cast<T*>(target.stats);
     out[0] = (T)folded[0];
@@ -268,7 +264,6 @@ __device__ __forceinline__ void write_results(const Arguments& a, const double (
     out[3] = (T)(folded[2] * target.inverse_real_count);
     out[4] = (T)(folded[4] * target.inverse_fake_count);
   }
-  if (target.invalid) *target.invalid = folded[5] != 0.0;
 }
 
 template <class S, class Make, bool kGradient, class Arguments>
@@ -285,7 +280,7 @@ __device__ __forceinline__ void reduce(const Arguments& a, ReduceScratch& scratc
     const F f = Make::template term<DeviceMath<T>>(a, place.k);
     const long long thread = (long long)place.unit * size + (int)threadIdx.x % size;
     [[maybe_unused]] T factor = 1, offset = 0;
-    if constexpr (kGradient) gradient_numbers<T, false>(a, place.k, factor, offset);
+    if constexpr (kGradient) gradient_numbers<typename Make::template Result<S>, T, false>(a, place.k, factor, offset);
     for_elements<S, F>(s, a.work[place.k].vector, thread, (long long)place.units * size, [&](const auto& in, long long packet) {
       constexpr int V = sizeof(in.x) / sizeof(T);
       [[maybe_unused]] T gradient[V];
@@ -298,7 +293,6 @@ __device__ __forceinline__ void reduce(const Arguments& a, ReduceScratch& scratc
           sum.derivative += derivative;
           gradient[j] = derivative * factor;
         }
-        if constexpr (F::kChecks) sum.invalid += F::valid(in.x[j]) ? T(0) : T(1);
       }
       if (opaque(stats)) {
 #pragma unroll
@@ -316,8 +310,8 @@ __device__ __forceinline__ void reduce(const Arguments& a, ReduceScratch& scratc
       }
     });
   }
-  const double sums[kSums] = {(double)sum.value, (double)sum.derivative, (double)sum.x,      (double)sum.x_sign,
-                              (double)sum.y,     (double)sum.y_sign,     (double)sum.invalid};
+  const double sums[kSums] = {(double)sum.value,  (double)sum.derivative, (double)sum.x,
+                              (double)sum.x_sign, (double)sum.y,          (double)sum.y_sign};
   double folded[kFolded] = {};
   if (a.warp_units) {
     if (place.k >= 0) fold(a.work[place.k], sums, folded);
@@ -342,7 +336,33 @@ __device__ __forceinline__ void reduce(const Arguments& a, ReduceScratch& scratc
     }
   }
   block_sums(folded, scratch);
-  if (threadIdx.x == 0) write_results<T>(a, scratch.total);
+  if (threadIdx.x == 0) write_results<typename Make::template Result<S>, T>(a, scratch.total);
 }
 
 }  // namespace gan_fast::cuda
+
+// The kernel <op>_map_<dtype>.
+#define GAN_FAST_MAP_KERNEL(op, dtype, S, Make, Arguments)                                                                           \
+  extern "C" __global__ void __launch_bounds__(gan_fast::cuda::kThreads) op##_map_##dtype(const __grid_constant__ Arguments a) {     \
+    gan_fast::cuda::map<S, Make>(a);                                                                                                 \
+  }
+
+// The kernels <op>_<what>_<dtype> of one op, what = reduce | reduce_grad | map, for one storage type.
+#define GAN_FAST_MAP_REDUCE_KERNELS(op, dtype, S, Make, Arguments)                                                                   \
+  extern "C" __global__ void __launch_bounds__(gan_fast::cuda::kThreads) op##_reduce_##dtype(const __grid_constant__ Arguments a) {    \
+    __shared__ gan_fast::cuda::ReduceScratch scratch;                                                                                \
+    gan_fast::cuda::reduce<S, Make, false>(a, scratch);                                                                              \
+  }                                                                                                                                  \
+  extern "C" __global__ void __launch_bounds__(gan_fast::cuda::kThreads)                                                             \
+      op##_reduce_grad_##dtype(const __grid_constant__ Arguments a) {                                                                \
+    __shared__ gan_fast::cuda::ReduceScratch scratch;                                                                                \
+    gan_fast::cuda::reduce<S, Make, true>(a, scratch);                                                                               \
+  }                                                                                                                                  \
+  GAN_FAST_MAP_KERNEL(op, dtype, S, Make, Arguments)
+
+// ... for every storage type.
+#define GAN_FAST_MAP_REDUCE(op, Make, Arguments)                                        \
+  GAN_FAST_MAP_REDUCE_KERNELS(op, f32, float, Make, Arguments)                         \
+  GAN_FAST_MAP_REDUCE_KERNELS(op, f64, double, Make, Arguments)                        \
+  GAN_FAST_MAP_REDUCE_KERNELS(op, bf16, gan_fast::cuda::BFloat16, Make, Arguments)     \
+  GAN_FAST_MAP_REDUCE_KERNELS(op, f16, gan_fast::cuda::Half, Make, Arguments)

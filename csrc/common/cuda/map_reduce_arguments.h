@@ -12,10 +12,11 @@ namespace gan_fast::cuda {
 constexpr int kMaxSegments = 24;
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-// value, derivative, x, x_sign, y, y_sign, invalid: the members of Sums
-constexpr int kSums = 7;
-// loss, then the sums of real, real's signs, fake, fake's signs, and the count of elements outside the domain
-constexpr int kFolded = 6;
+// value, derivative, x, x_sign, y, y_sign, as in Sums. Elements outside a formula's domain are not counted: to report them, the host
+// would have to wait for the card. The formulas give NaN there.
+constexpr int kSums = 6;
+// loss, then the sums of real, of real's signs, of fake, of fake's signs
+constexpr int kFolded = 5;
 
 struct SegmentWork {
   double scale;         // the segment's share of the loss is scale * sum of values: 1/n for a mean, 1 for a sum
@@ -33,13 +34,15 @@ struct ReduceTarget {
   unsigned* ticket;        // zero before and after; null in a launch of one block
   const double* carry_in;  // [kFolded] of the launches before, or null in the first
   double* carry_out;       // [kFolded] for the next launch, or null in the last, which writes the results
-  void* loss;              // one number of the accumulation type
+  void* loss;              // one number of the result type, or null
   void* stats;             // five: loss, mean of real, of fake, mean sign of real, of fake; or null
-  int* invalid;            // 1 if an element lies outside the domain, else 0; or null
   double inverse_real_count, inverse_fake_count;
   double* means;           // by segment index: the mean of x; or null
   double* derivatives;     // by segment index: the sum of derivatives; or null
 };
+
+// Numbers: what an op's term is made of, for each segment.
+struct NoNumbers {};
 
 template <class Numbers>
 struct MapReduceArguments {
@@ -48,7 +51,7 @@ struct MapReduceArguments {
   SegmentWork work[kMaxSegments];
   int count;
   int warp_units;            // units are the warps of one block
-  const void* grad_output;   // one number of the accumulation type that multiplies every factor; or null
+  const void* grad_output;   // one number of the result type that multiplies every factor; or null
   const double* shifts;      // by segment index: means of x; or null
   const double* offsets;     // by segment index: sums of derivatives; or null
   ReduceTarget target;
