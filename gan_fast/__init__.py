@@ -1,6 +1,8 @@
 """gan_fast: exact, fused losses, penalties and ops for GAN training, and the training API above them."""
 
-from gan_fast import losses
+import torch  # loads the libraries that the extension links
+
+from gan_fast import _C, _library, losses
 from gan_fast._modes import reference_mode
 
 __version__ = "0.1.0"

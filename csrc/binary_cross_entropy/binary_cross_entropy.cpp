@@ -3,8 +3,8 @@
 //   binary_cross_entropy(input, target, weight?, pos_weight?, logits, reduction, with_gradient) -> (loss, d loss/d input)
 //   binary_cross_entropy_backward(grad, input, ...) -> gradient for input; itself differentiable
 //
-// weight and pos_weight arrive with the shape of the input. The gradients for target, weight and pos_weight, which few
-// programs want, and all second derivatives are plain ATen formulas, so that any further order follows.
+// weight and pos_weight arrive with the shape of the input and are constants, as they are in PyTorch. The gradient for the
+// target, which few programs want, and all second derivatives are plain ATen formulas, so that any further order follows.
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -166,14 +166,6 @@ struct Formula {
   Tensor spread() const {
     return ((1 - x) * x).clamp_min(1e-12);
   }
-  Tensor value() const {
-    if (logits) {
-      const Tensor lw = q.defined() ? (q - 1) * t + 1 : Tensor();
-      const Tensor sp = -at::log_sigmoid(x);
-      return (1 - t) * x + (lw.defined() ? lw * sp : sp);
-    }
-    return (t - 1) * (-x).log1p().clamp_min(-100) - t * x.log().clamp_min(-100);
-  }
   Tensor d_x() const {
     return logits ? (1 - t) * at::sigmoid(x) - positive() * at::sigmoid(-x) : (x - t) / spread();
   }
@@ -183,9 +175,6 @@ struct Formula {
       return q.defined() ? (q - 1) * sp - x : -x;
     }
     return (-x).log1p().clamp_min(-100) - x.log().clamp_min(-100);
-  }
-  Tensor d_q() const {
-    return t * -at::log_sigmoid(x);
   }
   Tensor d_xx() const {
     if (logits) {
@@ -200,9 +189,6 @@ struct Formula {
       return -at::sigmoid(x) - (q.defined() ? q * at::sigmoid(-x) : at::sigmoid(-x));
     }
     return -1 / spread();
-  }
-  Tensor d_xq() const {
-    return -t * at::sigmoid(-x);
   }
 };
 
@@ -264,8 +250,7 @@ struct BceBackward : torch::autograd::Function<BceBackward> {
     const Inputs in(ctx, &g);
     const Formula f = in.formula();
     const Tensor v = grads[0].to(f.x.scalar_type());
-    const Tensor scaled = in.each(g) * v, both = in.weighted(scaled);
-    size_t edge = 3;
+    const Tensor both = in.weighted(in.each(g) * v);
     if (ctx->needs_input_grad(0)) {
       const Tensor t = in.weighted(v) * f.d_x();
       const Tensor sum = in.reduction == None ? t : in.reduction == Mean ? t.mean() : t.sum();
@@ -273,12 +258,6 @@ struct BceBackward : torch::autograd::Function<BceBackward> {
     }
     out[1] = ctx->needs_input_grad(1) ? in.back(both * f.d_xx()) : Tensor();
     out[2] = ctx->needs_input_grad(2) ? in.back(both * f.d_xt()) : Tensor();
-    if (in.weight.defined()) {
-      out[3] = ctx->needs_input_grad(edge++) ? in.back(scaled * f.d_x()) : Tensor();
-    }
-    if (in.pos_weight.defined()) {
-      out[4] = ctx->needs_input_grad(edge) ? in.back(both * f.d_xq()) : Tensor();
-    }
     return out;
   }
 };
@@ -315,16 +294,8 @@ struct Bce : torch::autograd::Function<Bce> {
             g, in.input, in.target, in.optional(in.weight), in.optional(in.pos_weight), in.logits, in.reduction);
       }
     }
-    size_t edge = 2;
-    const bool target = ctx->needs_input_grad(1);
-    const bool weight = in.weight.defined() && ctx->needs_input_grad(edge++);
-    const bool pos_weight = in.pos_weight.defined() && ctx->needs_input_grad(edge);
-    if (target || weight || pos_weight) {
-      const Formula f = in.formula();
-      const Tensor each = in.each(g);
-      out[1] = target ? in.back(in.weighted(each) * f.d_t()) : Tensor();
-      out[2] = weight ? in.back(each * f.value()) : Tensor();
-      out[3] = pos_weight ? in.back(in.weighted(each) * f.d_q()) : Tensor();
+    if (ctx->needs_input_grad(1)) {
+      out[1] = in.back(in.weighted(in.each(g)) * in.formula().d_t());
     }
     return out;
   }
@@ -334,9 +305,12 @@ Result forward_autograd(
     const Tensor& input, const Tensor& target, const Optional& weight, const Optional& pos_weight, bool logits,
     int64_t reduction, bool with_gradient) {
   check(input, target, weight, pos_weight);
-  const auto needs = [](const Optional& t) { return t.has_value() && t->requires_grad(); };
-  if (with_gradient || !at::GradMode::is_enabled() ||
-      !(needs(input) || needs(target) || needs(weight) || needs(pos_weight))) {
+  for (const auto& [name, w] : {std::pair("weight", &weight), std::pair("pos_weight", &pos_weight)}) {
+    TORCH_CHECK(
+        !w->has_value() || !(*w)->requires_grad(), "binary cross entropy is not differentiable with respect to argument '",
+        name, "'. This input cannot have requires_grad True; pass it detached.");
+  }
+  if (with_gradient || !at::GradMode::is_enabled() || !(input.requires_grad() || target.requires_grad())) {
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_forward(input, target, weight, pos_weight, logits, reduction, with_gradient);
   }

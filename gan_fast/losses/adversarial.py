@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from gan_fast import _modes
+from gan_fast._modes import use_reference
 from gan_fast.reference import adversarial_loss as reference
 from gan_fast.reference.adversarial_loss import Kind
 
@@ -152,18 +152,18 @@ class AdversarialLoss:
 
         For reduction "none" the derivative of each logit's own term (of their sum). Not differentiable.
         """
-        args = (_as_list(real), _as_list(fake), _as_list(real_weight), _as_list(fake_weight))
-        n = len(args[0])
-        grads = [torch.ones_like(x) for x in args[0] + args[1]] if self._reduction == reference.NONE else []
+        reals, fakes = _as_list(real), _as_list(fake)
+        weights = _as_list(real_weight), _as_list(fake_weight)
+        args = (reals, fakes, *weights, int(self.kind), self._real_term, self._fake_term)
+        # every logit has one term, so the gradient of the terms themselves is that of their sum
+        reduction = self._reduction or reference.SUM
         with torch.no_grad():
-            out = reference.adversarial_loss_backward(
-                grads or [torch.ones((), dtype=reference.accumulate_dtype(args[1][0]), device=args[1][0].device)],
-                *args,
-                self.kind,
-                self._real_term,
-                self._fake_term,
-                self._reduction,
-            )
+            if use_reference():
+                one = torch.ones((), dtype=reference.accumulate_dtype(fakes[0]), device=fakes[0].device)
+                out = reference.adversarial_loss_backward([one], *args, reduction)
+            else:
+                out = torch.ops.gan_fast.adversarial_loss(*args, reduction, False, True)[2]
+        n = len(reals)
         return (out[:n], out[n:]) if isinstance(fake, (list, tuple)) else (out[0], out[n])
 
     def _evaluate(
@@ -178,22 +178,34 @@ class AdversarialLoss:
         with_stats: bool,
     ) -> Any:
         reals, fakes = _as_list(real), _as_list(fake)
-        args = (reals, fakes, _as_list(real_weight), _as_list(fake_weight), kind, real_term, fake_term)
+        args = (reals, fakes, _as_list(real_weight), _as_list(fake_weight), int(kind), real_term, fake_term)
         if self._reduction == reference.NONE:
-            terms = [t.to(x.dtype) for t, x in zip(reference.adversarial_terms(*args), reals + fakes)]
-            if kind == Kind.PAIR or not reals:
-                result: Any = terms if isinstance(fake, (list, tuple)) else terms[0]
-            else:
-                halves = terms[: len(reals)], terms[len(reals) :]
-                result = (
-                    LossTerms(*halves) if isinstance(fake, (list, tuple)) else LossTerms(halves[0][0], halves[1][0])
-                )
-            if not with_stats:
-                return result
-            loss = torch.stack([t.detach().sum() for t in terms]).sum()
-            return result, CriticStats(*reference.statistics(loss, reals, fakes).unbind())
-        loss, stats = reference.adversarial_loss(*args, self._reduction, with_stats)
+            return _unreduced(args, fake, with_stats)
+        if use_reference():
+            loss, stats = reference.adversarial_loss(*args, self._reduction, with_stats)
+        else:
+            loss, stats, _ = torch.ops.gan_fast.adversarial_loss(*args, self._reduction, with_stats, False)
         return (loss, CriticStats(*stats.unbind())) if with_stats else loss
+
+
+def _unreduced(args: tuple[Any, ...], fake: Logits, with_stats: bool) -> Any:
+    """The terms in the logits' dtype: a pair of both sides', or one side's; lists where the logits were lists."""
+    reals, fakes = args[0], args[1]
+    if use_reference():
+        terms = [t.to(fakes[0].dtype) for t in reference.adversarial_terms(*args)]
+    else:
+        terms = torch.ops.gan_fast.adversarial_terms(*args)
+    listed = isinstance(fake, (list, tuple))
+    if args[4] == Kind.PAIR or not reals:
+        result: Any = terms if listed else terms[0]
+    else:
+        real_terms, fake_terms = terms[: len(reals)], terms[len(reals) :]
+        result = LossTerms(real_terms, fake_terms) if listed else LossTerms(real_terms[0], fake_terms[0])
+    if not with_stats:
+        return result
+    with torch.no_grad():
+        total = torch.stack([t.to(reference.accumulate_dtype(t)).sum() for t in terms]).sum()
+        return result, CriticStats(*reference.statistics(total, reals, fakes).unbind())
 
 
 def _as_list(logits: Logits | None) -> list[Tensor]:
@@ -333,5 +345,7 @@ def get(name: str) -> type[AdversarialLoss]:
 
 def evaluate_single(kind: Kind, term: Term, logits: Logits) -> Tensor:
     """The mean of one term over each tensor of `logits`, summed over the tensors."""
-    args = ([], _as_list(logits), [], [], kind, _NO_TERM, term, reference.MEAN, False)
-    return reference.adversarial_loss(*args)[0]
+    args = ([], _as_list(logits), [], [], int(kind), _NO_TERM, term, reference.MEAN, False)
+    if use_reference():
+        return reference.adversarial_loss(*args)[0]
+    return torch.ops.gan_fast.adversarial_loss(*args, False)[0]

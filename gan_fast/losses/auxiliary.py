@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_fast._modes import use_reference
 from gan_fast.reference import l1_distance as reference
+from gan_fast.reference.adversarial_loss import accumulate_dtype
 
 Features = Tensor | Sequence[Tensor]
 
@@ -18,7 +20,9 @@ def _as_list(features: Features) -> list[Tensor]:
 
 
 def _distance(a: Features, b: Features) -> Tensor:
-    return reference.l1_distance(_as_list(a), _as_list(b))
+    if use_reference():
+        return reference.l1_distance(_as_list(a), _as_list(b))
+    return torch.ops.gan_fast.l1_distance(_as_list(a), _as_list(b), False)[0]
 
 
 def feature_matching(real_features: Features, fake_features: Features, *, moments: bool = False) -> Tensor:
@@ -36,16 +40,16 @@ def feature_matching(real_features: Features, fake_features: Features, *, moment
     real = [x.detach() for x in _as_list(real_features)]
     fake = _as_list(fake_features)
     if not moments:
-        return _distance(real, fake)
+        return _distance(fake, real)
     if len(real) != len(fake):
         raise ValueError(f"feature_matching got {len(real)} real and {len(fake)} fake layers; expected as many of each")
-    up = [(reference.accumulate_dtype(r), r, f) for r, f in zip(real, fake, strict=True)]
+    up = [(accumulate_dtype(r), r, f) for r, f in zip(real, fake, strict=True)]
     return torch.stack([(r.to(t).mean(0) - f.to(t).mean(0)).square().sum() for t, r, f in up]).sum()
 
 
 def cycle_consistency(real: Tensor, reconstructed: Tensor, weight: float = 10.0) -> Tensor:
     """weight * mean |real - F(G(real))|. Source: Zhu et al. 2017, equation 2, lambda = 10."""
-    return weight * _distance(real, reconstructed)
+    return weight * _distance(reconstructed, real)
 
 
 def identity(real: Tensor, mapped: Tensor, weight: float = 5.0) -> Tensor:
@@ -53,7 +57,7 @@ def identity(real: Tensor, mapped: Tensor, weight: float = 5.0) -> Tensor:
 
     Source: Zhu et al. 2017, section 5.2.
     """
-    return weight * _distance(real, mapped)
+    return weight * _distance(mapped, real)
 
 
 def auxiliary_classifier(class_logits: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:

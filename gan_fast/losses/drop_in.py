@@ -1,14 +1,41 @@
 """Drop-ins for four of PyTorch's losses: same signatures, same results, same errors, fused kernels.
 
-Sources: the definitions in PyTorch's own documentation; stable forms
-    softplus(x) = max(x, 0) + log1p(exp(-|x|)),  binary cross entropy of logits = softplus(x) - t x.
+Inputs of any shape and strides, float64, float32, bfloat16 or float16; results in the dtype PyTorch returns, computed and
+summed in float32 (float64 for float64). Differentiable to any order in reverse mode; under `torch.func` transforms,
+forward-mode AD and `gan_fast.reference_mode()` PyTorch's own function runs.
+
+On CUDA, `binary_cross_entropy` of a prediction outside [0, 1] is NaN, where PyTorch's kernel stops the whole process with a
+device-side assertion; on the CPU both raise.
+
+Source: the definitions in PyTorch's documentation; the stable forms are in `csrc/*/`.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gan_fast._modes import use_reference
+from gan_fast.reference import binary_cross_entropy as bce_reference
+
+_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+
+
+def _reduction(reduction: str, size_average: bool | None, reduce: bool | None) -> int:
+    if size_average is not None or reduce is not None:
+        reduction = torch.nn._reduction.legacy_get_string(size_average, reduce)
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"{reduction} is not a valid value for reduction")
+    return _REDUCTIONS[reduction]
+
+
+def _like(extra: Tensor | None, input: Tensor) -> Tensor | None:
+    """A weight with the input's dtype and shape."""
+    return None if extra is None else extra.to(input.dtype).expand_as(input)
 
 
 def binary_cross_entropy_with_logits(
@@ -20,8 +47,33 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
 ) -> Tensor:
-    """`torch.nn.functional.binary_cross_entropy_with_logits`, fused."""
-    return F.binary_cross_entropy_with_logits(input, target, weight, size_average, reduce, reduction, pos_weight)
+    """`torch.nn.functional.binary_cross_entropy_with_logits`, fused.
+
+    Args:
+        input: logits.
+        target: of the input's shape; any real numbers; differentiable.
+        weight: a constant that multiplies the loss, broadcast to the input.
+        size_average: deprecated by PyTorch, honoured.
+        reduce: deprecated by PyTorch, honoured.
+        reduction: "none", "mean" or "sum".
+        pos_weight: a constant that multiplies the positive targets' part, broadcast to the input.
+
+    Raises:
+        ValueError: the target's shape differs from the input's; an unknown reduction.
+    """
+    code = _reduction(reduction, size_average, reduce)
+    if target.shape != input.shape:
+        raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
+    if use_reference():
+        return bce_reference.binary_cross_entropy(input, target, weight, pos_weight, True, code)
+    if torch.is_autocast_enabled(input.device.type) and input.dtype != torch.float64:
+        input = input.float()
+    if target.dtype != input.dtype:
+        common = torch.promote_types(input.dtype, target.dtype)
+        input, target = input.to(common), target.to(common)
+    return torch.ops.gan_fast.binary_cross_entropy(
+        input, target, _like(weight, input), _like(pos_weight, input), True, code, False
+    )[0]
 
 
 def binary_cross_entropy(
@@ -32,18 +84,50 @@ def binary_cross_entropy(
     reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """`torch.nn.functional.binary_cross_entropy`, fused."""
-    return F.binary_cross_entropy(input, target, weight, size_average, reduce, reduction)
+    """`torch.nn.functional.binary_cross_entropy`, fused: probabilities in, log clamped at -100 as torch does.
+
+    Args:
+        input: probabilities in [0, 1].
+        target: of the input's shape and dtype.
+        weight: multiplies the loss, broadcast to the input.
+        size_average: deprecated by PyTorch, honoured.
+        reduce: deprecated by PyTorch, honoured.
+        reduction: "none", "mean" or "sum".
+
+    Raises:
+        ValueError: the target's shape differs from the input's; an unknown reduction.
+        RuntimeError: a prediction outside [0, 1] (CPU), dtypes that differ.
+    """
+    code = _reduction(reduction, size_average, reduce)
+    if target.shape != input.shape:
+        raise ValueError(
+            f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is deprecated. "
+            "Please ensure they have the same size."
+        )
+    if use_reference() or input.dtype not in _FLOATS:
+        return bce_reference.binary_cross_entropy(input, target, weight, None, False, code)
+    if torch.is_autocast_enabled(input.device.type):
+        if input.device.type == "cuda":
+            # PyTorch refuses this combination; so does its error, which says what to use instead
+            return F.binary_cross_entropy(input, target, weight, reduction=reduction)
+        input, target = input.float(), target.float()
+    return torch.ops.gan_fast.binary_cross_entropy(input, target, _like(weight, input), None, False, code, False)[0]
 
 
 def logsigmoid(input: Tensor) -> Tensor:
-    """`torch.nn.functional.logsigmoid`, fused."""
-    return F.logsigmoid(input)
+    """`torch.nn.functional.logsigmoid`, fused: log(1 / (1 + e^-x)) of every element."""
+    if use_reference() or input.dtype not in _FLOATS:
+        return F.logsigmoid(input)
+    return torch.ops.gan_fast.softplus(input, -1.0, math.inf)
 
 
-def softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
-    """`torch.nn.functional.softplus`, fused."""
-    return F.softplus(input, beta, threshold)
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """`torch.nn.functional.softplus`, fused: log(1 + e^(beta x)) / beta, and x itself where beta x > threshold."""
+    if use_reference() or input.dtype not in _FLOATS:
+        return F.softplus(input, beta, threshold)
+    if torch.is_autocast_enabled(input.device.type) and input.device.type == "cuda":
+        input = input.float()
+    return torch.ops.gan_fast.softplus(input, beta, threshold)
 
 
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):

@@ -1,0 +1,128 @@
+"""Times the contenders of a case beside one another: in every round each runs once, in an order shuffled anew.
+
+A fixed order shifts the smallest timings by a fifth (each contender inherits the caches of the one before it), and
+times taken one contender after the other inherit the machine's mood. Reported are the median and the quartiles over
+rounds; a ratio is the ratio of two medians of the same rounds.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from gan_fast.bench.cases import Case, Contender, Role, prepare
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds for one job: median and quartiles over `rounds` rounds of `repeats` jobs each."""
+
+    name: str
+    role: Role
+    median: float
+    q1: float
+    q3: float
+    rounds: int
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one case gave."""
+
+    case: Case
+    timings: tuple[Timing, ...]
+
+    def fastest(self, *roles: Role) -> Timing | None:
+        """The contender of these roles with the smallest median."""
+        found = [t for t in self.timings if t.role in roles]
+        return min(found, key=lambda t: t.median) if found else None
+
+    def ratio(self, *roles: Role) -> float | None:
+        """How many times faster ours is than the fastest of these roles."""
+        ours, other = self.fastest("ours"), self.fastest(*roles)
+        return other.median / ours.median if ours and other else None
+
+    def copy_share(self, timing: Timing) -> float | None:
+        """As a share of the speed of a copy of as many bytes."""
+        copy = self.fastest("copy")
+        return copy.median / timing.median if copy else None
+
+    def gigabytes_per_second(self, timing: Timing) -> float:
+        """Necessary traffic over time."""
+        return self.case.traffic / timing.median / 1e9
+
+    def missed_targets(self) -> list[str]:
+        """One line for each target that this measurement misses."""
+        missed = []
+        for role, least in self.case.targets.items():
+            ratio = self.ratio(role)
+            if ratio is None or ratio < least:
+                found = "nothing to compare with" if ratio is None else f"{ratio:.2f}"
+                missed.append(f"{self.case.name}: {found} times the fastest {role} baseline, target {least}")
+        return missed
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _time(contender: Contender, repeats: int, device: torch.device) -> float:
+    _synchronise(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        contender.run()
+    _synchronise(device)
+    return (time.perf_counter() - start) / repeats
+
+
+def measure(case: Case, *, device: torch.device, rounds: int = 40, budget: float = 4.0, seed: int = 0) -> Measurement:
+    """Checks agreement, warms up, and times the case for about `budget` seconds in at most `rounds` rounds.
+
+    Raises:
+        WrongResult: a contender disagrees with the truth; nothing is timed.
+    """
+    contenders = prepare(case, device)
+    for contender in contenders:
+        _time(contender, 3, device)
+    longest = max(_time(contender, 1, device) for contender in contenders)
+    repeats = max(1, min(200, round(5e-4 / max(longest, 1e-7))))
+    per_round = sum(_time(contender, repeats, device) for contender in contenders) * repeats
+    rounds = max(5, min(rounds, int(budget / max(per_round, 1e-9))))
+    samples: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    order = random.Random(seed)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            shuffled = list(contenders)
+            order.shuffle(shuffled)
+            for contender in shuffled:
+                samples[contender.name].append(_time(contender, repeats, device))
+    finally:
+        if collecting:
+            gc.enable()
+    timings = tuple(_summary(contender, samples[contender.name], repeats) for contender in contenders)
+    return Measurement(case, timings)
+
+
+def _summary(contender: Contender, seconds: Sequence[float], repeats: int) -> Timing:
+    q1, median, q3 = statistics.quantiles(seconds, n=4, method="inclusive")
+    return Timing(contender.name, contender.role, median, q1, q3, len(seconds), repeats)
+
+
+def copy_bandwidth(device: torch.device, megabytes: int = 256) -> float:
+    """GB/s, read and written together, of copying a float32 tensor far larger than any cache."""
+    source = torch.ones(megabytes * 2**18, device=device)
+    target = torch.zeros_like(source)
+    copy = Contender("copy", "copy", lambda: [target.copy_(source)])
+    _time(copy, 1, device)
+    seconds = statistics.median(_time(copy, 1, device) for _ in range(7))
+    return 2 * source.nbytes / seconds / 1e9
