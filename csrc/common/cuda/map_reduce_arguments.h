@@ -9,7 +9,7 @@
 
 namespace gan_fast::cuda {
 
-constexpr int kMaxSegments = 24;
+constexpr int kMaxSegments = 20;
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 // value, derivative, x, x_sign, y, y_sign, as in Sums. Elements outside a formula's domain are not counted: to report them, the host
