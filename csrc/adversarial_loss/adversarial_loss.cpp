@@ -4,9 +4,9 @@
 //   adversarial_terms(real, fake, ...)          -> the unreduced terms
 //   adversarial_loss_backward(grads, real, ...) -> d loss / d logits, real's then fake's; itself differentiable
 //
-// On the CPU the forward writes the gradient of the loss while it has the logits in registers, and the backward hands it
-// out where the incoming gradient is 1, as it is in a training loop: half the passes over the logits. Otherwise, and
-// for second order, the backward is computed from the logits.
+// On the CPU the forward writes the gradient of the loss while it has the logits in registers, and the first backward
+// whose incoming gradient is 1, as it is in a training loop, hands it out: half the passes over the logits. Every other
+// backward, and second order, is computed from the logits.
 
 #include "adversarial_loss/adversarial_loss_host.h"
 
@@ -14,6 +14,8 @@
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
+
+#include <utility>
 
 #include "common/cpu/isa.h"
 
@@ -138,6 +140,16 @@ AdversarialArgs check_adversarial(
   return a;
 }
 
+// One weight a sample, [N], as [N, 1, ..., 1]; a weight of the logits' shape as it is.
+static Tensor spread_weight(const Tensor& w, const Tensor& x) {
+  if (w.dim() == x.dim()) {
+    return w;
+  }
+  std::vector<int64_t> shape(x.dim(), 1);
+  shape[0] = -1;
+  return w.view(shape);
+}
+
 AdversarialPlan plan_adversarial(
     const AdversarialArgs& a, bool with_gradients, bool with_values, TensorList cotangents, double factor) {
   AdversarialPlan plan;
@@ -162,16 +174,10 @@ AdversarialPlan plan_adversarial(
     if (weight != nullptr || second_weight != nullptr) {
       const bool per_sample = weight != nullptr && second_weight == nullptr && weight->dim() == 1 && x.dim() > 0 &&
           (x.numel() == 0 || x.size(0) == 1 || x.stride(0) * x.size(0) == x.numel());
-      auto spread = [&](const Tensor& w) {
-        std::vector<int64_t> shape(x.dim(), 1);
-        if (w.sizes() == x.sizes()) {
-          return w.to(x.scalar_type());
-        }
-        shape[0] = w.size(0);
-        return w.to(x.scalar_type()).view(shape).expand(x.sizes());
-      };
+      const at::ScalarType type = accumulate_type(x.scalar_type());
+      auto spread = [&](const Tensor& w) { return spread_weight(w.to(type), x).expand(x.sizes()); };
       if (per_sample) {
-        s.w = keep(weight->to(x.scalar_type()).contiguous()).const_data_ptr();
+        s.w = keep(weight->to(type).contiguous()).const_data_ptr();
         s.inner = std::max<int64_t>(x.numel() / std::max<int64_t>(x.size(0), 1), 1);
       } else {
         Tensor w = weight == nullptr ? spread(*second_weight)
@@ -402,27 +408,41 @@ std::vector<Tensor> logits_of(const AdversarialArgs& a) {
   return all;
 }
 
-// What a node keeps besides its saved tensors: the arguments with the logits left out (their number stays).
+// What a node keeps besides its saved tensors: the arguments without their tensors, and gradients written in the forward
+// until they are handed out. They are handed out once, for then they belong to whoever asked for them.
 struct Spec : torch::CustomClassHolder {
-  explicit Spec(const AdversarialArgs& a) : args(a), n_real(a.real.size()), n_fake(a.fake.size()) {
-    args.real.assign(n_real, Tensor());
-    args.fake.assign(n_fake, Tensor());
-    args.real_weight.clear();
-    args.fake_weight.clear();
-  }
-  AdversarialArgs args;
-  size_t n_real, n_fake;
+  explicit Spec(const AdversarialArgs& a)
+      : kind(a.kind),
+        real_term(a.real_term),
+        fake_term(a.fake_term),
+        reduction(a.reduction),
+        n_real(a.real.size()),
+        n_fake(a.fake.size()),
+        n_real_weight(a.real_weight.size()),
+        n_fake_weight(a.fake_weight.size()) {}
+  Kind kind;
+  TermNumbers real_term, fake_term;
+  int64_t reduction;
+  size_t n_real, n_fake, n_real_weight, n_fake_weight;
+  std::vector<Tensor> ahead;
 };
 
-void save(AutogradContext* ctx, const AdversarialArgs& a, std::vector<Tensor> more) {
-  std::vector<Tensor> saved = logits_of(a);
-  ctx->saved_data["n_weights"] = static_cast<int64_t>(a.real_weight.size() * 2 + (a.fake_weight.empty() ? 0 : 1));
-  for (const auto* weights : {&a.real_weight, &a.fake_weight}) {
-    saved.insert(saved.end(), weights->begin(), weights->end());
+const char* const kSpec = "spec";
+
+c10::intrusive_ptr<Spec> save(AutogradContext* ctx, const AdversarialArgs& a, TensorList more = {}) {
+  auto spec = c10::make_intrusive<Spec>(a);
+  std::vector<Tensor> saved;
+  saved.reserve(spec->n_real + spec->n_fake + spec->n_real_weight + spec->n_fake_weight + more.size());
+  for (const TensorList part : {TensorList(a.real), TensorList(a.fake), TensorList(a.real_weight), TensorList(a.fake_weight), more}) {
+    saved.insert(saved.end(), part.begin(), part.end());
   }
-  saved.insert(saved.end(), more.begin(), more.end());
   ctx->save_for_backward(std::move(saved));
-  ctx->saved_data["spec"] = c10::IValue::make_capsule(c10::make_intrusive<Spec>(a));
+  ctx->saved_data[kSpec] = c10::IValue::make_capsule(spec);
+  return spec;
+}
+
+Spec& spec_of(AutogradContext* ctx) {
+  return *static_cast<Spec*>(ctx->saved_data[kSpec].toCapsule().get());
 }
 
 struct Restored {
@@ -431,30 +451,23 @@ struct Restored {
 };
 
 Restored restore(AutogradContext* ctx) {
-  const auto capsule = ctx->saved_data["spec"].toCapsule();
-  const auto* spec = static_cast<const Spec*>(capsule.get());
+  const Spec& spec = spec_of(ctx);
   const variable_list saved = ctx->get_saved_variables();
+  auto next = saved.begin();
+  const auto take = [&](size_t n) {
+    next += static_cast<std::ptrdiff_t>(n);
+    return std::vector<Tensor>(next - static_cast<std::ptrdiff_t>(n), next);
+  };
   Restored r;
-  r.args = spec->args;
-  size_t i = 0;
-  for (size_t k = 0; k < spec->n_real; ++k) {
-    r.args.real[k] = saved[i++];
-  }
-  for (size_t k = 0; k < spec->n_fake; ++k) {
-    r.args.fake[k] = saved[i++];
-  }
-  const int64_t code = ctx->saved_data["n_weights"].toInt();
-  if (code / 2 > 0) {
-    for (size_t k = 0; k < spec->n_real; ++k) {
-      r.args.real_weight.push_back(saved[i++]);
-    }
-  }
-  if (code % 2 == 1) {
-    for (size_t k = 0; k < spec->n_fake; ++k) {
-      r.args.fake_weight.push_back(saved[i++]);
-    }
-  }
-  r.more.assign(saved.begin() + static_cast<int64_t>(i), saved.end());
+  r.args.kind = spec.kind;
+  r.args.real_term = spec.real_term;
+  r.args.fake_term = spec.fake_term;
+  r.args.reduction = spec.reduction;
+  r.args.real = take(spec.n_real);
+  r.args.fake = take(spec.n_fake);
+  r.args.real_weight = take(spec.n_real_weight);
+  r.args.fake_weight = take(spec.n_fake_weight);
+  r.more.assign(next, saved.end());
   return r;
 }
 
@@ -487,16 +500,6 @@ Tensor second_derivative(Kind kind, const TermNumbers& t, const Tensor& u) {
   }
 }
 
-Tensor spread_weight(const Tensor& w, const Tensor& x) {
-  const Tensor up = w.to(x.scalar_type());
-  if (w.dim() == x.dim()) {
-    return up;
-  }
-  std::vector<int64_t> shape(x.dim(), 1);
-  shape[0] = -1;
-  return up.view(shape);
-}
-
 Tensor plus(const Tensor& a, const Tensor& b) {
   return !a.defined() ? b : !b.defined() ? a : a + b;
 }
@@ -508,7 +511,7 @@ struct AdversarialBackward : torch::autograd::Function<AdversarialBackward> {
       AutogradContext* ctx, TensorList grads, TensorList logits, const AdversarialArgs& rest) {
     ctx->set_materialize_grads(false);
     const AdversarialArgs a = with_logits(rest, logits);
-    save(ctx, a, grads.vec());
+    save(ctx, a, grads);
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_backward(grads, a);
   }
@@ -543,10 +546,10 @@ struct AdversarialBackward : torch::autograd::Function<AdversarialBackward> {
       const TermNumbers& t = is_real ? a.real_term : a.fake_term;
       Tensor weight;
       if (const auto& w = is_real ? a.real_weight : a.fake_weight; !w.empty()) {
-        weight = spread_weight(w[i], x);
+        weight = spread_weight(w[i].to(type), x);
       }
       if (a.paired() && !a.fake_weight.empty()) {
-        const Tensor other = spread_weight(a.fake_weight[i], x);
+        const Tensor other = spread_weight(a.fake_weight[i].to(type), x);
         weight = weight.defined() ? weight * other : other;
       }
       const Tensor weighted = weight.defined() ? cotangent * weight : cotangent;
@@ -599,54 +602,46 @@ std::vector<Tensor> adversarial_loss_backward_autograd(
       grads, check_adversarial(real, fake, real_weight, fake_weight, kind, real_term, fake_term, reduction));
 }
 
-// Gradients of the logits, from what the forward has already written where that is exact, and from the logits otherwise.
-variable_list gradients(AutogradContext* ctx, const variable_list& grads) {
-  const Restored r = restore(ctx);
-  variable_list out;
-  const Tensor& g = grads[0];
-  const bool saved = !r.more.empty() && !at::GradMode::is_enabled();
-  const at::ScalarType type = r.args.first().scalar_type();
-  if (saved && is_plain_cpu(g) && read_scalar(g) == 1.0) {
-    out = r.more;
-  } else if (saved && !is_plain_cpu(g) && (type == at::kFloat || type == at::kDouble)) {
-    for (const Tensor& s : r.more) {
-      out.push_back(s * g);
-    }
-  } else {
-    out = call_backward({g}, r.args);
-  }
-  out.emplace_back();
-  out.emplace_back();
-  out.emplace_back();
-  return out;
-}
-
 struct AdversarialLoss : torch::autograd::Function<AdversarialLoss> {
   static variable_list forward(
       AutogradContext* ctx, TensorList logits, const AdversarialArgs& rest, bool with_stats, bool with_gradients) {
     ctx->set_materialize_grads(false);
     const AdversarialArgs a = with_logits(rest, logits);
-    const bool ahead = a.first().device().is_cpu();
+    const bool ahead = !with_gradients && a.first().device().is_cpu();
     at::AutoDispatchBelowADInplaceOrView guard;
     auto [loss, stats, gradients] = call_loss(a, with_stats, with_gradients || ahead);
-    save(ctx, a, ahead ? gradients : std::vector<Tensor>());
-    variable_list out{loss, stats};
-    if (with_gradients) {
-      for (const Tensor& g : gradients) {
-        out.push_back(ahead ? g.alias() : g);
-      }
+    const auto spec = save(ctx, a);
+    variable_list out{std::move(loss), std::move(stats)};
+    if (ahead) {
+      spec->ahead = std::move(gradients);
+    } else {
+      out.insert(out.end(), gradients.begin(), gradients.end());
     }
     ctx->mark_non_differentiable(variable_list(out.begin() + 1, out.end()));
     return out;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    if (!grads[0].defined()) {
-      const auto capsule = ctx->saved_data["spec"].toCapsule();
-      const auto* spec = static_cast<const Spec*>(capsule.get());
-      return variable_list(spec->n_real + spec->n_fake + 3);
+    Spec& spec = spec_of(ctx);
+    const Tensor& g = grads[0];
+    variable_list out;
+    if (g.defined()) {
+      const bool ready = !spec.ahead.empty() && !at::GradMode::is_enabled();
+      if (ready && is_plain_cpu(g)) {
+        if (read_scalar(g) == 1.0) {
+          out = std::exchange(spec.ahead, {});
+        }
+      } else if (ready && accumulate_type(spec.ahead[0].scalar_type()) == spec.ahead[0].scalar_type()) {
+        for (const Tensor& s : spec.ahead) {
+          out.push_back(s * g);
+        }
+      }
+      if (out.empty()) {
+        out = call_backward({g}, restore(ctx).args);
+      }
     }
-    return gradients(ctx, grads);
+    out.resize(spec.n_real + spec.n_fake + 3);
+    return out;
   }
 };
 
@@ -672,7 +667,7 @@ Result adversarial_loss_autograd(
 struct AdversarialTerms : torch::autograd::Function<AdversarialTerms> {
   static variable_list forward(AutogradContext* ctx, TensorList logits, const AdversarialArgs& rest) {
     const AdversarialArgs a = with_logits(rest, logits);
-    save(ctx, a, {});
+    save(ctx, a);
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_terms(a);
   }

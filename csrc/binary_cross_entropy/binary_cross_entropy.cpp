@@ -80,7 +80,7 @@ BcePlan plan_bce(
   const auto pointer = [&](const Tensor& t) { return p.kept.emplace_back(laid_out_as(t, p.x)).const_data_ptr(); };
   p.segment.x = p.x.const_data_ptr();
   p.segment.y = pointer(target);
-  p.segment.w = weight.has_value() ? pointer(*weight) : nullptr;
+  p.segment.w = weight.has_value() ? pointer(weight->to(accumulate_type(p.x.scalar_type()))) : nullptr;
   p.segment.p = pos_weight.has_value() ? pointer(*pos_weight) : nullptr;
   p.segment.c = cotangent != nullptr ? pointer(*cotangent) : nullptr;
   p.segment.inner = 1;
@@ -228,6 +228,26 @@ struct Inputs {
   }
 };
 
+// The gradient for the input that the forward has written, where it is exact for the incoming gradient g; undefined
+// otherwise. It is handed out once, for then it belongs to whoever asked for it.
+const char* const kAhead = "ahead";
+
+Tensor take_ahead(AutogradContext* ctx, const Tensor& g) {
+  const auto found = ctx->saved_data.find(kAhead);
+  if (found == ctx->saved_data.end() || at::GradMode::is_enabled()) {
+    return {};
+  }
+  const Tensor ahead = found->second.toTensor();
+  if (!is_plain_cpu(g)) {
+    return accumulate_type(ahead.scalar_type()) == ahead.scalar_type() ? ahead * g : Tensor();
+  }
+  if (read_scalar(g) != 1.0) {
+    return {};
+  }
+  ctx->saved_data.erase(found);
+  return ahead;
+}
+
 struct BceBackward : torch::autograd::Function<BceBackward> {
   static Tensor forward(
       AutogradContext* ctx, const Tensor& grad, const Tensor& input, const Tensor& target, const Optional& weight,
@@ -267,7 +287,10 @@ struct Bce : torch::autograd::Function<Bce> {
     at::AutoDispatchBelowADInplaceOrView guard;
     const bool ahead = input.device().is_cpu() && reduction != None && input.requires_grad();
     auto [loss, gradient] = call_forward(input, target, weight, pos_weight, logits, reduction, ahead);
-    Inputs::save(ctx, input, target, weight, pos_weight, logits, reduction, ahead ? gradient : Tensor());
+    Inputs::save(ctx, input, target, weight, pos_weight, logits, reduction, {});
+    if (ahead) {
+      ctx->saved_data[kAhead] = gradient;
+    }
     return {loss};
   }
 
@@ -277,19 +300,17 @@ struct Bce : torch::autograd::Function<Bce> {
     if (!g.defined()) {
       return out;
     }
-    Tensor ahead;
-    const Inputs in(ctx, &ahead);
     if (ctx->needs_input_grad(0)) {
-      const bool saved = ahead.defined() && !at::GradMode::is_enabled();
-      const at::ScalarType type = in.input.scalar_type();
-      if (saved && is_plain_cpu(g) && read_scalar(g) == 1.0) {
-        out[0] = ahead;
-      } else if (saved && !is_plain_cpu(g) && (type == at::kFloat || type == at::kDouble)) {
-        out[0] = ahead * g;
-      } else {
-        out[0] = call_backward(
-            g, in.input, in.target, in.optional(in.weight), in.optional(in.pos_weight), in.logits, in.reduction);
+      out[0] = take_ahead(ctx, g);
+      if (out[0].defined() && !ctx->needs_input_grad(1)) {
+        return out;
       }
+    }
+    Tensor none;
+    const Inputs in(ctx, &none);
+    if (ctx->needs_input_grad(0) && !out[0].defined()) {
+      out[0] = call_backward(
+          g, in.input, in.target, in.optional(in.weight), in.optional(in.pos_weight), in.logits, in.reduction);
     }
     if (ctx->needs_input_grad(1)) {
       out[1] = in.back(in.weighted(in.each(g)) * in.formula().d_t());

@@ -6,7 +6,8 @@ namespace gan_fast {
 // Element i of a segment has inputs x[i], y[i] (a target or the other side of a pair), p[i] (a second weight inside the
 // formula), the sample weight w[i / inner] and the cotangent c[i]; absent inputs are null. A kernel computes
 //   value = w v(x, y, p),  derivative = w c v'(x, y, p),  grad = derivative * factor + offset,  grad2 = -grad
-// with v the formula of the op. All pointers are of one dtype; factor and offset are numbers.
+// with v the formula of the op. Pointers are of the op's storage type, except that weights are of its accumulation type
+// (float; double for double); factor and offset are numbers.
 struct Segment {
   const void* x;
   const void* y;

@@ -180,9 +180,11 @@ struct L1 : torch::autograd::Function<L1> {
     auto [distance, gradients] = call_forward(a, b, ahead);
     variable_list saved(a.vec());
     saved.insert(saved.end(), b.begin(), b.end());
-    saved.insert(saved.end(), gradients.begin(), gradients.end());
     ctx->save_for_backward(std::move(saved));
     ctx->saved_data["pairs"] = static_cast<int64_t>(a.size());
+    if (ahead) {
+      ctx->saved_data["ahead"] = std::move(gradients);
+    }
     return {distance};
   }
 
@@ -192,17 +194,21 @@ struct L1 : torch::autograd::Function<L1> {
     if (!g.defined()) {
       return variable_list(2 * n);
     }
-    const variable_list saved = ctx->get_saved_variables();
-    const bool ahead = saved.size() > 2 * n && !at::GradMode::is_enabled();
-    const at::ScalarType type = saved[0].scalar_type();
+    // gradients written in the forward are handed out once, for then they belong to whoever asked for them
     std::vector<Tensor> for_a;
-    if (ahead && is_plain_cpu(g) && read_scalar(g) == 1.0) {
-      for_a.assign(saved.begin() + static_cast<int64_t>(2 * n), saved.end());
-    } else if (ahead && !is_plain_cpu(g) && (type == at::kFloat || type == at::kDouble)) {
-      for (size_t k = 0; k < n; ++k) {
-        for_a.push_back(saved[2 * n + k] * g);
+    const auto found = ctx->saved_data.find("ahead");
+    if (found != ctx->saved_data.end() && !at::GradMode::is_enabled()) {
+      if (!is_plain_cpu(g)) {
+        for (const Tensor& s : found->second.toTensorVector()) {
+          for_a.push_back((s.to(g.scalar_type()) * g).to(s.scalar_type()));
+        }
+      } else if (read_scalar(g) == 1.0) {
+        for_a = found->second.toTensorVector();
+        ctx->saved_data.erase(found);
       }
-    } else {
+    }
+    if (for_a.empty()) {
+      const variable_list saved = ctx->get_saved_variables();
       for_a = call_backward(g, TensorList(saved).slice(0, n), TensorList(saved).slice(n, n));
     }
     return for_both(for_a, ctx, 0);

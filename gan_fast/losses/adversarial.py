@@ -152,18 +152,19 @@ class AdversarialLoss:
 
         For reduction "none" the derivative of each logit's own term (of their sum). Not differentiable.
         """
-        reals, fakes = _as_list(real), _as_list(fake)
-        weights = _as_list(real_weight), _as_list(fake_weight)
-        args = (reals, fakes, *weights, int(self.kind), self._real_term, self._fake_term)
+        lists = _as_lists(real, fake, real_weight, fake_weight)
+        args = (*lists, int(self.kind), self._real_term, self._fake_term)
         # every logit has one term, so the gradient of the terms themselves is that of their sum
         reduction = self._reduction or reference.SUM
         with torch.no_grad():
             if use_reference():
-                one = torch.ones((), dtype=reference.accumulate_dtype(fakes[0]), device=fakes[0].device)
+                reference.check(*args[:5])
+                first = lists[1][0]
+                one = torch.ones((), dtype=reference.accumulate_dtype(first), device=first.device)
                 out = reference.adversarial_loss_backward([one], *args, reduction)
             else:
                 out = torch.ops.gan_fast.adversarial_loss(*args, reduction, False, True)[2]
-        n = len(reals)
+        n = len(lists[0])
         return (out[:n], out[n:]) if isinstance(fake, (list, tuple)) else (out[0], out[n])
 
     def _evaluate(
@@ -177,11 +178,11 @@ class AdversarialLoss:
         fake_weight: Logits | None,
         with_stats: bool,
     ) -> Any:
-        reals, fakes = _as_list(real), _as_list(fake)
-        args = (reals, fakes, _as_list(real_weight), _as_list(fake_weight), int(kind), real_term, fake_term)
+        args = (*_as_lists(real, fake, real_weight, fake_weight), int(kind), real_term, fake_term)
         if self._reduction == reference.NONE:
             return _unreduced(args, fake, with_stats)
         if use_reference():
+            reference.check(*args[:5])
             loss, stats = reference.adversarial_loss(*args, self._reduction, with_stats)
         else:
             loss, stats, _ = torch.ops.gan_fast.adversarial_loss(*args, self._reduction, with_stats, False)
@@ -192,6 +193,7 @@ def _unreduced(args: tuple[Any, ...], fake: Logits, with_stats: bool) -> Any:
     """The terms in the logits' dtype: a pair of both sides', or one side's; lists where the logits were lists."""
     reals, fakes = args[0], args[1]
     if use_reference():
+        reference.check(*args[:5])
         terms = [t.to(fakes[0].dtype) for t in reference.adversarial_terms(*args)]
     else:
         terms = torch.ops.gan_fast.adversarial_terms(*args)
@@ -209,9 +211,22 @@ def _unreduced(args: tuple[Any, ...], fake: Logits, with_stats: bool) -> Any:
 
 
 def _as_list(logits: Logits | None) -> list[Tensor]:
+    if isinstance(logits, Tensor):
+        return [logits]
     if logits is None:
         return []
-    return [logits] if isinstance(logits, Tensor) else list(logits)
+    if isinstance(logits, (list, tuple)) and all(isinstance(x, Tensor) for x in logits):
+        return list(logits)
+    raise TypeError(f"expected a tensor or a list of tensors, but got {type(logits).__name__}")
+
+
+def _as_lists(
+    real: Logits | None, fake: Logits, real_weight: Logits | None, fake_weight: Logits | None
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+    lists = _as_list(real), _as_list(fake), _as_list(real_weight), _as_list(fake_weight)
+    if real is not None and isinstance(real, Tensor) != isinstance(fake, Tensor):
+        raise ValueError("real and fake logits must both be tensors or both be lists of tensors")
+    return lists
 
 
 class MinimaxLoss(AdversarialLoss):
@@ -347,5 +362,6 @@ def evaluate_single(kind: Kind, term: Term, logits: Logits) -> Tensor:
     """The mean of one term over each tensor of `logits`, summed over the tensors."""
     args = ([], _as_list(logits), [], [], int(kind), _NO_TERM, term, reference.MEAN, False)
     if use_reference():
+        reference.check(*args[:5])
         return reference.adversarial_loss(*args)[0]
     return torch.ops.gan_fast.adversarial_loss(*args, False)[0]

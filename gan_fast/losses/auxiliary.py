@@ -21,6 +21,7 @@ def _as_list(features: Features) -> list[Tensor]:
 
 def _distance(a: Features, b: Features) -> Tensor:
     if use_reference():
+        reference.check(_as_list(a), _as_list(b))
         return reference.l1_distance(_as_list(a), _as_list(b))
     return torch.ops.gan_fast.l1_distance(_as_list(a), _as_list(b), False)[0]
 

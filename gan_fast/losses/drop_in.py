@@ -68,9 +68,10 @@ def binary_cross_entropy_with_logits(
         return bce_reference.binary_cross_entropy(input, target, weight, pos_weight, True, code)
     if torch.is_autocast_enabled(input.device.type) and input.dtype != torch.float64:
         input = input.float()
-    if target.dtype != input.dtype:
-        common = torch.promote_types(input.dtype, target.dtype)
-        input, target = input.to(common), target.to(common)
+    for other in (target, weight, pos_weight):
+        if other is not None and other.dtype != input.dtype:
+            input = input.to(torch.promote_types(input.dtype, other.dtype))
+    target = target.to(input.dtype)
     return torch.ops.gan_fast.binary_cross_entropy(
         input, target, _like(weight, input), _like(pos_weight, input), True, code, False
     )[0]

@@ -76,6 +76,62 @@ def _weighted(value: Tensor, *weights: Tensor | None) -> Tensor:
     return value
 
 
+def check(
+    real: Sequence[Tensor],
+    fake: Sequence[Tensor],
+    real_weight: Sequence[Tensor],
+    fake_weight: Sequence[Tensor],
+    kind: int,
+) -> None:
+    """Raise what the fused op raises for arguments that do not fit; reads shapes, dtypes and devices only."""
+    if not real and not fake:
+        raise ValueError("an adversarial loss got no logits; pass a tensor or a list of tensors")
+    if real and fake and len(real) != len(fake):
+        raise ValueError(
+            f"got {len(real)} scales of real logits and {len(fake)} of fake; expected as many of each"
+        )
+    first = (*fake, *real)[0]
+    for side, logits, weights in (("real", real, real_weight), ("fake", fake, fake_weight)):
+        if weights and len(weights) != len(logits):
+            raise ValueError(
+                f"{side}_weight has {len(weights)} tensors for {len(logits)} tensors of {side} logits; "
+                "give one a tensor, or none"
+            )
+        for x in logits:
+            if x.dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+                raise TypeError(f"expected a float32, float64, bfloat16 or float16 tensor, but got {x.dtype}")
+            if x.dtype != first.dtype:
+                raise ValueError(
+                    f"{side} logits are {x.dtype} but others are {first.dtype}; convert one of them, "
+                    f"for instance with .to({first.dtype})"
+                )
+            if x.device != first.device:
+                raise ValueError(
+                    f"{side} logits are on {x.device} but others are on {first.device}; move them to one device"
+                )
+        for x, w in zip(logits, weights, strict=False):
+            if w.shape != x.shape and not (x.dim() > 0 and w.dim() == 1 and w.shape[0] == x.shape[0]):
+                raise ValueError(
+                    f"{side}_weight has shape {list(w.shape)} for logits of shape {list(x.shape)}; "
+                    "expected one weight a sample, [N], or one a logit"
+                )
+            if w.device != x.device:
+                raise ValueError(f"{side}_weight is on {w.device} but its logits are on {x.device}")
+            if w.requires_grad:
+                raise ValueError(
+                    f"{side}_weight requires grad, but weights are constants of the loss; pass {side}_weight.detach()"
+                )
+    if kind in (Kind.PAIR, Kind.AVERAGE) and not (real and fake):
+        raise ValueError("a relativistic loss compares real with fake logits: it needs both")
+    if kind == Kind.PAIR:
+        for r, f in zip(real, fake, strict=True):
+            if r.shape != f.shape:
+                raise ValueError(
+                    f"real logits have shape {list(r.shape)} and fake logits {list(f.shape)}; a relativistic loss pairs "
+                    "them one by one, so their shapes must be equal"
+                )
+
+
 def adversarial_terms(
     real: Sequence[Tensor],
     fake: Sequence[Tensor],

@@ -10,6 +10,24 @@ from torch import Tensor
 from gan_fast.reference.adversarial_loss import accumulate_dtype
 
 
+def check(a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
+    """Raise what the fused op raises for tensors that do not fit."""
+    if len(a) != len(b) or not a:
+        raise ValueError(
+            f"an L1 distance got {len(a)} and {len(b)} tensors; expected as many of each, and at least one"
+        )
+    for k, (x, y) in enumerate(zip(a, b, strict=True)):
+        if x.shape != y.shape:
+            raise ValueError(
+                f"tensors {k} of an L1 distance have shapes {list(x.shape)} and {list(y.shape)}; they must be equal"
+            )
+        if not x.dtype == y.dtype == a[0].dtype:
+            raise ValueError(
+                f"tensors {k} of an L1 distance are {x.dtype} and {y.dtype}, the first is {a[0].dtype}; "
+                "convert them to one dtype"
+            )
+
+
 def l1_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """0-dim, float32 (float64 for float64 inputs). Differentiable for `a` and `b`; the derivative at a tie is 0."""
     pairs = zip(a, b, strict=True)

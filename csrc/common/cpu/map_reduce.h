@@ -74,16 +74,16 @@ void store_block(const T* buffer, void* target, long long begin, long long n) {
 }
 
 // The sample weights of elements [begin, begin + n): one for every `inner` elements.
-template <class S, class T>
+template <class T>
 const T* load_weights(const Segment& s, long long begin, long long n, T* buffer) {
+  const T* w = static_cast<const T*>(s.w);
   if (s.inner == 1) {
-    return load_block<S, T>(s.w, begin, n, buffer);
+    return w + begin;
   }
-  const S* w = static_cast<const S*>(s.w);
   for (long long i = 0; i < n;) {
     const long long sample = (begin + i) / s.inner;
     const long long end = (sample + 1) * s.inner - begin;
-    const T value = static_cast<T>(w[sample]);
+    const T value = w[sample];
     for (; i < n && i < end; ++i) {
       buffer[i] = value;
     }
@@ -123,7 +123,7 @@ void map_reduce(const Segment& s, const F& f, bool stats, long long begin, long 
     const T* x = load_block<S, T>(s.x, b, n, xb);
     const T* y = F::kUsesY ? load_block<S, T>(s.y, b, n, yb) : nullptr;
     const T* p = F::kUsesP && s.p != nullptr ? load_block<S, T>(s.p, b, n, pb) : nullptr;
-    const T* w = weighted ? load_weights<S, T>(s, b, n, wb) : nullptr;
+    const T* w = weighted ? load_weights<T>(s, b, n, wb) : nullptr;
     const T* c = cotangent ? load_block<S, T>(s.c, b, n, cb) : nullptr;
     T* target = kConverts ? out : static_cast<T*>(kMode == Mode::Value ? s.value : s.grad) + b;
     T* target2 = kConverts || !two_sided ? out2 : static_cast<T*>(s.grad2) + b;
