@@ -25,13 +25,31 @@ from tests.simt import runner
 
 OPS = ("adversarial_loss", "binary_cross_entropy", "l1_distance", "softplus")
 CSRC = runner.ROOT / "csrc"
-_FLAGS = ("-std=c++20", "-O0", "-fPIC", "-pthread", "-w", "-ffp-contract=off", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}")
+_FLAGS = (
+    "-std=c++20",
+    "-O0",
+    "-fPIC",
+    "-pthread",
+    "-w",
+    "-ffp-contract=off",
+    f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}",
+)
 
 
 def kernel_names(source: Path) -> list[str]:
     """The extern "C" kernels of a .cu file, by preprocessing it."""
     # -D keeps the macros' own definition of a kernel from being taken for one
-    command = [str(runner.COMPILER), "-E", "-x", "c++", "-std=c++20", f"-I{CSRC}", "-D__global__=SIMT_KERNEL", "-D__launch_bounds__(x)=", str(source)]
+    command = [
+        str(runner.COMPILER),
+        "-E",
+        "-x",
+        "c++",
+        "-std=c++20",
+        f"-I{CSRC}",
+        "-D__global__=SIMT_KERNEL",
+        "-D__launch_bounds__(x)=",
+        str(source),
+    ]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return re.findall(r'extern "C" SIMT_KERNEL void\s+(\w+)\s*\(', text)
 
@@ -77,7 +95,16 @@ def _precompile(folder: Path) -> Path:
         out.mkdir(exist_ok=True)
         (out / "emulated_torch.h").write_text(text)
         part = compiled.with_suffix(f".{os.getpid()}")
-        command = [str(runner.COMPILER), *_FLAGS, *_include_flags(), "-x", "c++-header", str(out / "emulated_torch.h"), "-o", str(part)]
+        command = [
+            str(runner.COMPILER),
+            *_FLAGS,
+            *_include_flags(),
+            "-x",
+            "c++-header",
+            str(out / "emulated_torch.h"),
+            "-o",
+            str(part),
+        ]
         _run(command)
         os.replace(part, compiled)
     return out
@@ -109,7 +136,20 @@ def _build() -> Path:
     if not library.exists():
         lib = Path(torch.__file__).parent / "lib"
         part = library.with_suffix(f".{os.getpid()}")
-        _run([str(runner.COMPILER), "-shared", "-pthread", *objects, f"-L{lib}", "-ltorch", "-ltorch_cpu", "-lc10", "-o", str(part)])
+        _run(
+            [
+                str(runner.COMPILER),
+                "-shared",
+                "-pthread",
+                *objects,
+                f"-L{lib}",
+                "-ltorch",
+                "-ltorch_cpu",
+                "-lc10",
+                "-o",
+                str(part),
+            ]
+        )
         os.replace(part, library)
     return library
 

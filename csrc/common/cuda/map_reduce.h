@@ -27,10 +27,10 @@ __device__ __forceinline__ T sign(T v) {
 }
 
 // The sample weight of element i, one for every `inner` elements. A 64-bit division costs more than the rest of the term.
-template <class S>
-__device__ __forceinline__ typename Accumulate<S>::T sample_weight(const Segment& s, long long i) {
+template <class T>
+__device__ __forceinline__ T sample_weight(const Segment& s, long long i) {
   const long long sample = s.inner == 1 ? i : s.n <= 0x7fffffff ? (long long)((unsigned)i / (unsigned)s.inner) : i / s.inner;
-  return widen(static_cast<const S*>(s.w)[sample]);
+  return static_cast<const T*>(s.w)[sample];
 }
 
 // V consecutive elements of the inputs; absent factors are 1.
@@ -50,10 +50,18 @@ struct Inputs {
     }
     if (const void* w = opaque(s.w)) {
       if (V > 1 && s.inner == 1) {
-        load<S, V>(w, packet, factor);
+        // Weights are of type T: as many elements may take two loads.
+        constexpr int kPart = V > 1 ? kVector<T> : 1;
+#pragma unroll
+        for (int part = 0; part < V / kPart; ++part) {
+          T some[kPart];
+          load<T, kPart>(w, packet * (V / kPart) + part, some);
+#pragma unroll
+          for (int j = 0; j < kPart; ++j) factor[part * kPart + j] = some[j];
+        }
       } else {
         // The packet lies within one sample: the host allows packets only where `inner` is a multiple of their size.
-        const T one = sample_weight<S>(s, packet * V);
+        const T one = sample_weight<T>(s, packet * V);
 #pragma unroll
         for (int j = 0; j < V; ++j) factor[j] = one;
       }
