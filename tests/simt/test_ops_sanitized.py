@@ -116,7 +116,7 @@ def launch(
             setattr(segment, name, simt.pointer(data))
         segment.w = simt.pointer(simt.Buffer(random.random(n).astype(wide)))
         segment.inner, segment.n, segment.factor = 1, n, 1 / n
-        for name in ("grad", "grad2") if "grad" in kernel or "hinge" in kernel else ("value",) if by_map else ():
+        for name in written(kernel):
             out[f"{name}{k}"] = simt.Buffer.poisoned((n,), storage, shift * storage.itemsize)
             setattr(segment, name, simt.pointer(out[f"{name}{k}"]))
         a.numbers[k] = numbers(*values)
