@@ -64,9 +64,11 @@ def test_compiles_with_inductor(name, device):
 def test_dynamic_shapes_compile_once(name):
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(lambda r, f: both(name, r, f), fullgraph=True, backend=counter, dynamic=True)
+    compiled_at = []
     for n in (8, 13, 64, 7):
         assert_same_graph(compiled, lambda r, f: both(name, r, f), logits(shape=(n, 1, n + 1, 3)))
-    assert counter.frame_count == 1, f"compiled {counter.frame_count} times for four sizes"
+        compiled_at.append(counter.frame_count)
+    assert len(set(compiled_at)) == 1, f"compilations after each of four sizes: {compiled_at}"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -226,12 +228,8 @@ def test_backward_twice_and_inputs_changed_in_place(name):
     assert all(bool((a == b).all()) for a, b in zip(first, second, strict=True))
     with torch.no_grad():
         real.mul_(2)
-    try:
-        third = torch.autograd.grad(value, [real, fake])
-    except RuntimeError as error:
-        assert "modified by an inplace operation" in str(error)
-    else:  # gradients written in the forward need the logits no more
-        assert all(bool((a == b).all()) for a, b in zip(first, third, strict=True))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(value, [real, fake])
 
 
 @pytest.mark.gpu
