@@ -15,7 +15,7 @@ from gan_fast.reference import binary_cross_entropy as bce_reference
 from gan_fast.reference import l1_distance as l1_reference
 from gan_fast.reference import softplus as softplus_reference
 from gan_fast.reference.adversarial_loss import MEAN, NONE, SUM, Kind
-from tests.simt import emulated, runner
+from simt import emulated, runner
 
 pytestmark = pytest.mark.skipif(runner.unavailable() is not None, reason=str(runner.unavailable()))
 

@@ -7,8 +7,8 @@ import ctypes
 import numpy as np
 import pytest
 
-from tests.simt import emulated
-from tests.simt import runner as simt
+from simt import emulated
+from simt import runner as simt
 
 pytestmark = pytest.mark.skipif(simt.unavailable() is not None, reason=str(simt.unavailable()))
 
@@ -93,6 +93,15 @@ def bits(x: np.ndarray, dtype: str) -> np.ndarray:
     return (
         (x.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16) if dtype == "bf16" else x.astype(STORAGE[dtype])
     )
+
+
+def written(kernel: str) -> tuple[str, ...]:
+    """The outputs of each segment that a case asks its kernel for."""
+    if "reduce_grad" in kernel:
+        return ("grad",) if "bce" in kernel else ("grad", "grad2")
+    if "hinge_map" in kernel:
+        return ("grad",)
+    return ("value",) if "_map_" in kernel else ()
 
 
 def launch(
