@@ -37,8 +37,6 @@ constexpr bool same() {
   static_assert(std::string_view(TEXT(name)) == symbol, #name " has another symbol");
 #define CONSTANT(ours, theirs) static_assert(gan_fast::cuda::ours == static_cast<int>(theirs), #theirs);
 
-#define CHECKED(name, symbol) static_assert(std::is_pointer_v<decltype(Driver::entry_##name)>)
-
 CONSTANT(kSuccess, CUDA_SUCCESS)
 CONSTANT(kInvalidImage, CUDA_ERROR_INVALID_IMAGE)
 CONSTANT(kNoBinaryForGpu, CUDA_ERROR_NO_BINARY_FOR_GPU)

@@ -1,4 +1,4 @@
-"""NVRTC's disk cache: compiled once, whole or absent, rebuilt where damaged; one clear error where a package is missing."""
+"""NVRTC's disk cache: compiled once, whole or absent, rebuilt where damaged; a clear error where a package is missing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def test_compiles_once_for_each_source_architecture_and_version(
     assert builds == ["sm_90", "sm_120", "sm_90", "sm_90"]
 
 
-@pytest.mark.parametrize("damage", [lambda d: d[:-3], lambda d: b"", lambda d: b"something else", lambda d: d[:-1] + b"?"])
+@pytest.mark.parametrize(
+    "damage", [lambda d: d[:-3], lambda d: b"", lambda d: b"something else", lambda d: d[:-1] + b"?"]
+)
 def test_a_damaged_file_is_compiled_anew(builds: list[str], cache: Path, damage: Any) -> None:
     expected = nvrtc.compile("twice", SOURCE, 9, 0)
     (file,) = cache.iterdir()

@@ -67,7 +67,7 @@ def check_adversarial(
     fake_weight: Sequence[Tensor] = (),
     reductions: Sequence[int] = (MEAN, SUM, NONE),
 ) -> None:
-    """Loss, statistics, gradients (with the forward and from the backward) and terms of one call against the reference."""
+    """Loss, statistics, gradients (with the forward and by the backward) and terms against the reference."""
     dtype = (real + fake)[0].dtype
     ops, (real_term, fake_term) = emulated.ops(), TERMS[kind]
     inputs = (real, fake, list(real_weight), list(fake_weight), int(kind), real_term, fake_term)

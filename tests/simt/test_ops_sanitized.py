@@ -1,4 +1,4 @@
-"""Kernels of every op under AddressSanitizer + UBSan and under ThreadSanitizer: results as the plain run's, and no report."""
+"""Kernels of every op under ASan + UBSan and under TSan: results equal those of the plain run, and no report."""
 
 from __future__ import annotations
 
