@@ -92,7 +92,10 @@ def run(harness: Path, *arguments: str, told: str = "", driver: bool = True) -> 
 
 
 def test_loads_once_a_device_and_launches_in_its_context(harness: Path) -> None:
-    launch = "launch {f} grid {grid} block {block} 1 1 shared {shared} stream {stream} context {context} value {value} extra 0"
+    launch = (
+        "launch {f} grid {grid} block {block} 1 1 shared {shared} stream {stream} "
+        "context {context} value {value} extra 0"
+    )
     out = run(harness)
     assert [line for line in out if not line.startswith("push")] == [
         "retain 10",

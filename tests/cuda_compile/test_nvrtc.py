@@ -1,4 +1,4 @@
-"""NVRTC's disk cache: compiled once, whole or absent, rebuilt where damaged; a clear error where a package is missing."""
+"""NVRTC's disk cache: compiled once, whole or absent, rebuilt where damaged; clear errors."""
 
 from __future__ import annotations
 
