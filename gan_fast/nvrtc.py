@@ -1,10 +1,10 @@
 """Compiles embedded CUDA source to a cubin with NVRTC, for cards the embedded device code has no image for.
 
-NVRTC comes with every CUDA build of PyTorch; NVIDIA's ``cuda-bindings`` package calls it. A cubin is cached under
-``$GAN_FAST_CACHE``, else ``$XDG_CACHE_HOME/gan_fast``, else ``~/.cache/gan_fast``: one file per source, architecture, options
-and NVRTC version, written atomically, with a checksum so that a damaged file is compiled anew instead of loaded.
+NVRTC comes with every CUDA build of PyTorch; NVIDIA's `cuda-bindings` package calls it. A cubin is cached under
+`$GAN_FAST_CACHE`, else `$XDG_CACHE_HOME/gan_fast`, else `~/.cache/gan_fast`: one file per source, architecture,
+options and NVRTC version, written atomically, with a checksum so that a damaged file is compiled anew and not loaded.
 
-The extension calls :func:`compile` at the first use of an op on such a card; nothing else in gan_fast needs this module.
+The extension calls `compile` at the first use of an op on such a card; nothing else in gan_fast needs this module.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def _bindings() -> Any:
         from cuda.bindings import nvrtc
     except ImportError as error:
         raise RuntimeError(
-            "gan_fast has no embedded device code for this card and must compile it, which needs NVIDIA's cuda-bindings "
-            f"({error}). Run: pip install 'gan-fast[nvrtc]'"
+            "gan_fast has no embedded device code for this card and must compile it, which needs NVIDIA's "
+            f"cuda-bindings ({error}). Run: pip install 'gan-fast[nvrtc]'"
         ) from error
     return nvrtc
 
 
 def _call(nvrtc: Any, function: str, *arguments: Any) -> Any:
-    """Calls one NVRTC function and returns what it returns beside its status; raises on any other status than success."""
+    """What one NVRTC function returns beside its status; raises on any other status than success."""
     try:
         status, *values = getattr(nvrtc, function)(*arguments)
     except RuntimeError as error:  # cuda-bindings found no libnvrtc to load

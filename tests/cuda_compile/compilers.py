@@ -58,22 +58,12 @@ def nvrtc_missing() -> str | None:
 
 
 def flatten(source: Path) -> str:
-    """The source with its quoted includes pasted in, each once: what the build embeds for NVRTC."""
-    seen: set[Path] = set()
-
-    def paste(path: Path) -> str:
-        seen.add(path)
-        out = []
-        for line in path.read_text().splitlines():
-            match = re.match(r'\s*#\s*include\s+"([^"]+)"', line)
-            if match:
-                inner = CSRC / match[1]
-                out.append("" if inner in seen else paste(inner))
-            elif not re.match(r"\s*#\s*pragma\s+once", line):
-                out.append(line)
-        return "\n".join(out) + "\n"
-
-    return paste(source)
+    """What the build embeds for NVRTC: the source with its includes pasted in."""
+    spec = importlib.util.spec_from_file_location("embed_device_code", ROOT / "cmake" / "embed_device_code.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.flatten(source.resolve(), CSRC))
 
 
 def assemble(ptx: str, arch: str, folder: Path) -> dict[str, Resources]:

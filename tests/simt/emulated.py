@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.utils.cpp_extension
 
-from tests.simt import runner
+from simt import runner
 
 OPS = ("adversarial_loss", "binary_cross_entropy", "l1_distance", "softplus")
 CSRC = runner.ROOT / "csrc"

@@ -1,13 +1,14 @@
-"""Runs a CUDA kernel's own source on the CPU through the SIMT emulator (``simt.h``).
+"""Runs a CUDA kernel's own source on the CPU through the SIMT emulator (`simt.h`).
 
-A program is one ``.cu`` file compiled with g++ in one of three variants: ``plain``, ``memory`` (ASan + UBSan) and
-``threads`` (TSan). A launch names a kernel, a grid, a block and its arguments as one ``ctypes.Structure`` laid out like
-the kernel's parameters; a field of type :class:`Pointer` takes a :class:`Buffer`. Sanitizers need a process of their own,
-so buffers travel through files:
+A program is one `.cu` file compiled with g++ in one of three variants: `plain`, `memory` (ASan + UBSan) and `threads`
+(TSan). A launch names a kernel, a grid, a block and its arguments as one `ctypes.Structure` laid out like the kernel's
+parameters; a field of type `Pointer` takes `pointer(buffer)`. Sanitizers need a process of their own, so buffers travel
+through files:
 
-    program = simt.build("csrc/l1_distance/l1_distance.cu", ["l1_distance_forward_f32"])
-    out = simt.Buffer.poisoned((1,), np.float32)
-    program.launch("l1_distance_forward_f32", grid=1, block=256, arguments=Arguments(x=simt.Buffer(x), out=out, n=x.size))
+    program = simt.build("csrc/scale/scale.cu", ["scale_f32"])
+    out = simt.Buffer.poisoned((100,), np.float32)
+    arguments = Arguments(x=simt.pointer(simt.Buffer(x)), out=simt.pointer(out), n=100)
+    program.launch("scale_f32", grid=1, block=256, arguments=arguments)
     out.array
 """
 
@@ -64,7 +65,7 @@ class MemoryFault(SimtError):
 
 
 class Pointer(ctypes.Structure):
-    """The type of a pointer field in an arguments structure; assign a :class:`Buffer` through :func:`pointer`."""
+    """The type of a pointer field in an arguments structure; assign `pointer(buffer)`."""
 
     _fields_ = [("key", ctypes.c_uint64)]
 
@@ -192,7 +193,7 @@ class Program:
 def _template_shared(program: Path) -> tuple[tuple[int, int], ...]:
     """Shared arrays inside template kernels: (offset from simt::progress, bytes).
 
-    The compiler keeps them out of the section the other shared arrays lie in, so they are found as unique local statics.
+    The compiler keeps them out of the section of the other shared arrays, so they are found as unique local statics.
     """
     nm = shutil.which("nm")
     if nm is None:
@@ -250,12 +251,13 @@ def unavailable() -> str | None:
 
 
 def build(source: str | Path, kernels: Sequence[str], variant: str = "plain", defines: Sequence[str] = ()) -> Program:
-    """Compiles `source` (a path below the checkout or an absolute one) with the emulator; raises with the compiler's message."""
+    """Compiles `source`, a path below the checkout, with the emulator; raises with the compiler's message."""
     source = (ROOT / source).resolve()
     folders = [ROOT / "csrc", HERE]
     flags = [*FLAGS, *VARIANTS[variant], *(f"-D{d}" for d in defines), *(f"-I{f}" for f in folders)]
     entries = ",\n    ".join(f"SIMT_ENTRY({k})" for k in kernels)
-    main = f'#include "harness.h"\n#include "{source}"\nint main(int argc, char** argv) {{\n  return simt::serve(argc, argv, {{\n    {entries}}});\n}}\n'
+    serve = f"simt::serve(argc, argv, {{\n    {entries}}})"
+    main = f'#include "harness.h"\n#include "{source}"\nint main(int argc, char** argv) {{\n  return {serve};\n}}\n'
     digest = hashlib.sha256("\0".join([str(COMPILER), *flags, main]).encode())
     for path in (source, HERE / "harness.h"):
         for data in _inputs(path, folders):

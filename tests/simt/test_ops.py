@@ -15,7 +15,7 @@ from gan_fast.reference import binary_cross_entropy as bce_reference
 from gan_fast.reference import l1_distance as l1_reference
 from gan_fast.reference import softplus as softplus_reference
 from gan_fast.reference.adversarial_loss import MEAN, NONE, SUM, Kind
-from tests.simt import emulated, runner
+from simt import emulated, runner
 
 pytestmark = pytest.mark.skipif(runner.unavailable() is not None, reason=str(runner.unavailable()))
 
@@ -67,7 +67,7 @@ def check_adversarial(
     fake_weight: Sequence[Tensor] = (),
     reductions: Sequence[int] = (MEAN, SUM, NONE),
 ) -> None:
-    """Loss, statistics, gradients (with the forward and from the backward) and terms of one call against the reference."""
+    """Loss, statistics, gradients (with the forward and by the backward) and terms against the reference."""
     dtype = (real + fake)[0].dtype
     ops, (real_term, fake_term) = emulated.ops(), TERMS[kind]
     inputs = (real, fake, list(real_weight), list(fake_weight), int(kind), real_term, fake_term)
