@@ -1,9 +1,11 @@
 """gan_fast: exact, fused losses, penalties and ops for GAN training, and the training API above them."""
 
-import torch  # loads the libraries that the extension links
+from gan_fast import _build
 
-from gan_fast import _C, _library, losses
-from gan_fast._modes import reference_mode
+_build.check()  # before the extension is loaded: one for another torch would fail with an undefined symbol
+
+from gan_fast import _C, _library, losses  # noqa: E402, F401
+from gan_fast._modes import reference_mode  # noqa: E402
 
 __version__ = "0.1.0"
-__all__ = ["losses", "reference_mode", "__version__"]
+__all__ = ["__version__", "losses", "reference_mode"]

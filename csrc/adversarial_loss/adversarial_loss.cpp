@@ -79,8 +79,8 @@ void check_side(const char* side, TensorList logits, TensorList weights, const T
     const Tensor& x = logits[k];
     storage_code(x.scalar_type());
     TORCH_CHECK_VALUE(
-        x.scalar_type() == first.scalar_type(), side, " logits are ", x.scalar_type(), " but others are ",
-        first.scalar_type(), "; convert one of them, for instance with .to(", first.scalar_type(), ")");
+        x.scalar_type() == first.scalar_type(), side, " logits are ", name_of(x.scalar_type()), " but others are ",
+        name_of(first.scalar_type()), "; convert one of them, for instance with .to(torch.", name_of(first.scalar_type()), ")");
     TORCH_CHECK_VALUE(
         x.device() == first.device(), side, " logits are on ", x.device(), " but others are on ", first.device(),
         "; move them to one device");

@@ -60,8 +60,8 @@ void check(const Tensor& input, const Tensor& target, const Optional& weight, co
       continue;
     }
     TORCH_CHECK(
-        others[i]->scalar_type() == input.scalar_type(), names[i], ": found dtype ", others[i]->scalar_type(),
-        " but expected ", input.scalar_type(), ", the input's");
+        others[i]->scalar_type() == input.scalar_type(), "Found dtype ", others[i]->scalar_type(),
+        " but expected ", input.scalar_type());
     TORCH_CHECK(
         others[i]->device() == input.device(), names[i], " is on ", others[i]->device(), " but the input is on ",
         input.device(), "; move it there");
@@ -101,7 +101,10 @@ Sums run(const Plan& p, bool logits, Mode mode) {
   const Sums sums = for_segments({p.segment}, [&](size_t, int64_t begin, int64_t end, Sums& s) {
     kernel(storage, logits, mode, p.segment, begin, end, s);
   })[0];
-  TORCH_CHECK(sums.invalid == 0, "all elements of input should be between 0 and 1");
+  if (sums.invalid != 0) {
+    const bool input = at::logical_and(p.x >= 0, p.x <= 1).all().item<bool>();
+    TORCH_CHECK(false, "all elements of ", input ? "target" : "input", " should be between 0 and 1");
+  }
   return sums;
 }
 
@@ -164,7 +167,7 @@ struct Formula {
     return q.defined() ? q * t : t;
   }
   Tensor spread() const {
-    return ((1 - x) * x).clamp_min(1e-12);
+    return ((1 - x) * x).clamp_min(kFloor);
   }
   Tensor d_x() const {
     return logits ? (1 - t) * at::sigmoid(x) - positive() * at::sigmoid(-x) : (x - t) / spread();
@@ -182,7 +185,7 @@ struct Formula {
     }
     const Tensor v = spread();
     // inside the clamp the denominator is a constant
-    return at::where(((1 - x) * x).le(1e-12), 1 / v, (x * x - 2 * x * t + t) / (v * v));
+    return at::where(((1 - x) * x).le(kFloor), 1 / v, (x * x - 2 * x * t + t) / (v * v));
   }
   Tensor d_xt() const {
     if (logits) {

@@ -29,6 +29,9 @@ struct BceOfLogits {
   }
 };
 
+// torch's floor is this single-precision number in every precision
+constexpr double kFloor = 1e-12f;
+
 template <class M>
 struct BceOfProbabilities {
   using V = typename M::V;
@@ -41,12 +44,13 @@ struct BceOfProbabilities {
     const V log_x = M::maximum(M::log(x), floor);
     const V log_rest = M::maximum(M::log1p(zero - x), floor);
     value = (t - one) * log_rest - t * log_x;
-    derivative = (x - t) / M::maximum((one - x) * x, M::constant(1e-12));
+    derivative = (x - t) / M::maximum((one - x) * x, M::constant(kFloor));
   }
 
-  // a mask: inside [0, 1]; false for NaN
-  GAN_FAST_HD static auto valid(V x) {
-    return (x >= M::constant(0)) & (x <= M::constant(1));
+  // a mask: prediction and target inside [0, 1]; false for NaN
+  GAN_FAST_HD static auto valid(V x, V t) {
+    const V zero = M::constant(0), one = M::constant(1);
+    return (x >= zero) & (x <= one) & (t >= zero) & (t <= one);
   }
 };
 

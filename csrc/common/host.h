@@ -33,6 +33,22 @@ inline int storage_code(at::ScalarType t) {
   }
 }
 
+// A dtype as Python spells it.
+inline const char* name_of(at::ScalarType t) {
+  switch (t) {
+    case at::kFloat:
+      return "float32";
+    case at::kDouble:
+      return "float64";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kHalf:
+      return "float16";
+    default:
+      return c10::toString(t);
+  }
+}
+
 // Terms are computed and summed in float64 for float64, in float32 for everything narrower.
 inline at::ScalarType accumulate_type(at::ScalarType t) {
   return t == at::kDouble ? at::kDouble : at::kFloat;

@@ -49,8 +49,8 @@ void check(TensorList a, TensorList b) {
         b[k].sym_sizes(), "; they must be equal");
     TORCH_CHECK_VALUE(
         a[k].scalar_type() == b[k].scalar_type() && a[k].scalar_type() == a[0].scalar_type(), "tensors ", k,
-        " of an L1 distance are ", a[k].scalar_type(), " and ", b[k].scalar_type(), ", the first is ",
-        a[0].scalar_type(), "; convert them to one dtype");
+        " of an L1 distance are ", name_of(a[k].scalar_type()), " and ", name_of(b[k].scalar_type()), ", the first is ",
+        name_of(a[0].scalar_type()), "; convert them to one dtype");
     TORCH_CHECK_VALUE(
         a[k].device() == b[k].device() && a[k].device() == a[0].device(), "tensors ", k, " of an L1 distance are on ",
         a[k].device(), " and ", b[k].device(), "; move them to one device");

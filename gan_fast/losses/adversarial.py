@@ -226,6 +226,10 @@ def _as_lists(
     lists = _as_list(real), _as_list(fake), _as_list(real_weight), _as_list(fake_weight)
     if real is not None and isinstance(real, Tensor) != isinstance(fake, Tensor):
         raise ValueError("real and fake logits must both be tensors or both be lists of tensors")
+    if not lists[1] or (real is not None and len(lists[0]) != len(lists[1])):
+        raise ValueError(
+            f"got {len(lists[0])} scales of real logits and {len(lists[1])} of fake; expected as many of each, at least one"
+        )
     return lists
 
 

@@ -33,6 +33,19 @@ def _reduction(reduction: str, size_average: bool | None, reduce: bool | None) -
     return _REDUCTIONS[reduction]
 
 
+def _broadcasts(extra: Tensor | None, input: Tensor) -> bool:
+    """Whether a weight broadcasts to the input. What does not is torch's to refuse, or to broadcast the other way."""
+    if extra is None:
+        return True
+    sizes = list(zip(reversed(extra.shape), reversed(input.shape), strict=False))
+    return extra.dim() <= input.dim() and all(a == b or a == 1 for a, b in sizes)
+
+
+def _fused(input: Tensor) -> bool:
+    """Whether a kernel serves this input; what is no floating-point tensor is torch's to refuse."""
+    return isinstance(input, Tensor) and input.dtype in _FLOATS and not use_reference()
+
+
 def _like(extra: Tensor | None, input: Tensor) -> Tensor | None:
     """A weight with the input's dtype and shape."""
     return None if extra is None else extra.to(input.dtype).expand_as(input)
@@ -62,9 +75,9 @@ def binary_cross_entropy_with_logits(
         ValueError: the target's shape differs from the input's; an unknown reduction.
     """
     code = _reduction(reduction, size_average, reduce)
-    if target.shape != input.shape:
+    if target.size() != input.size():
         raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
-    if use_reference():
+    if use_reference() or not (_broadcasts(weight, input) and _broadcasts(pos_weight, input)):
         return bce_reference.binary_cross_entropy(input, target, weight, pos_weight, True, code)
     if torch.is_autocast_enabled(input.device.type) and input.dtype != torch.float64:
         input = input.float()
@@ -100,12 +113,12 @@ def binary_cross_entropy(
         RuntimeError: a prediction outside [0, 1] (CPU), dtypes that differ.
     """
     code = _reduction(reduction, size_average, reduce)
-    if target.shape != input.shape:
+    if target.size() != input.size():
         raise ValueError(
             f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is deprecated. "
             "Please ensure they have the same size."
         )
-    if use_reference() or input.dtype not in _FLOATS:
+    if not _fused(input) or not _broadcasts(weight, input):
         return bce_reference.binary_cross_entropy(input, target, weight, None, False, code)
     if torch.is_autocast_enabled(input.device.type):
         if input.device.type == "cuda":
@@ -117,14 +130,14 @@ def binary_cross_entropy(
 
 def logsigmoid(input: Tensor) -> Tensor:
     """`torch.nn.functional.logsigmoid`, fused: log(1 / (1 + e^-x)) of every element."""
-    if use_reference() or input.dtype not in _FLOATS:
+    if not _fused(input):
         return F.logsigmoid(input)
     return torch.ops.gan_fast.softplus(input, -1.0, math.inf)
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """`torch.nn.functional.softplus`, fused: log(1 + e^(beta x)) / beta, and x itself where beta x > threshold."""
-    if use_reference() or input.dtype not in _FLOATS:
+    if not _fused(input):
         return F.softplus(input, beta, threshold)
     if torch.is_autocast_enabled(input.device.type) and input.device.type == "cuda":
         input = input.float()

@@ -87,9 +87,7 @@ def check(
     if not real and not fake:
         raise ValueError("an adversarial loss got no logits; pass a tensor or a list of tensors")
     if real and fake and len(real) != len(fake):
-        raise ValueError(
-            f"got {len(real)} scales of real logits and {len(fake)} of fake; expected as many of each"
-        )
+        raise ValueError(f"got {len(real)} scales of real logits and {len(fake)} of fake; expected as many of each")
     first = (*fake, *real)[0]
     for side, logits, weights in (("real", real, real_weight), ("fake", fake, fake_weight)):
         if weights and len(weights) != len(logits):

@@ -102,7 +102,7 @@ double horizontal(const Vec<T>& v) {
   return sum;
 }
 
-// F: operator()(x, y, p, value&, derivative&) on vectors; static kUsesY, kUsesP, kChecks (with valid(x) -> mask).
+// F: operator()(x, y, p, value&, derivative&) on vectors; static kUsesY, kUsesP, kChecks (with valid(x, y) -> mask).
 // S: storage type. kMode: what is produced. kFull: also weights, cotangents, offset and the sums beyond the value's.
 template <class S, class F, Mode kMode, bool kFull>
 void map_reduce(const Segment& s, const F& f, bool stats, long long begin, long long end, Sums& sums) {
@@ -154,7 +154,7 @@ void map_reduce(const Segment& s, const F& f, bool stats, long long begin, long 
         sum = sum + kept(value);
       }
       if constexpr (F::kChecks && kMode != Mode::Grad) {
-        invalid = invalid + kept(V::blendv(one, zero, F::valid(xv)));
+        invalid = invalid + kept(V::blendv(one, zero, F::valid(xv, yv)));
       }
       if constexpr (kFull) {
         dsum = dsum + kept(derivative);

@@ -1,0 +1,30 @@
+"""How good samples are, offline: a proxy Frechet distance beside its floors, class coverage, and a replay check."""
+
+from gan_fast.metrics.features import Extractor, extractor_for
+from gan_fast.metrics.figures import (
+    Replay,
+    class_coverage,
+    gaussian_baseline,
+    nearest_neighbour_ratio,
+    proxy_frechet,
+    untrained_baseline,
+)
+from gan_fast.metrics.frechet import Moments, frechet_distance, moments
+from gan_fast.metrics.report import DEFAULT_SAMPLES, QualityReport, evaluate_samples
+
+__all__ = [
+    "DEFAULT_SAMPLES",
+    "Extractor",
+    "Moments",
+    "QualityReport",
+    "Replay",
+    "class_coverage",
+    "evaluate_samples",
+    "extractor_for",
+    "frechet_distance",
+    "gaussian_baseline",
+    "moments",
+    "nearest_neighbour_ratio",
+    "proxy_frechet",
+    "untrained_baseline",
+]
