@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-import torch._dynamo
+import torch._dynamo.testing
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gan_fast import losses, reference_mode
