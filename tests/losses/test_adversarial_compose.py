@@ -8,7 +8,6 @@ import pickle
 import pytest
 import torch
 import torch._dynamo.testing
-import torch._dynamo
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gan_fast import losses, reference_mode
@@ -65,12 +64,11 @@ def test_compiles_with_inductor(name, device):
 def test_dynamic_shapes_compile_once(name):
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(lambda r, f: both(name, r, f), fullgraph=True, backend=counter, dynamic=True)
-    frames = []
+    compiled_at = []
     for n in (8, 13, 64, 7):
         assert_same_graph(compiled, lambda r, f: both(name, r, f), logits(shape=(n, 1, n + 1, 3)))
-        frames.append(counter.frame_count)
-    # dynamic=True starts over once, when it finds that the coefficients are constants
-    assert frames == frames[:1] * 4 and frames[0] <= 2, f"compiled {frames} times for four sizes"
+        compiled_at.append(counter.frame_count)
+    assert len(set(compiled_at)) == 1, f"compilations after each of four sizes: {compiled_at}"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -230,12 +228,8 @@ def test_backward_twice_and_inputs_changed_in_place(name):
     assert all(bool((a == b).all()) for a, b in zip(first, second, strict=True))
     with torch.no_grad():
         real.mul_(2)
-    try:
-        third = torch.autograd.grad(value, [real, fake])
-    except RuntimeError as error:
-        assert "modified by an inplace operation" in str(error)
-    else:  # gradients written in the forward need the logits no more
-        assert all(bool((a == b).all()) for a, b in zip(first, third, strict=True))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(value, [real, fake])
 
 
 @pytest.mark.gpu

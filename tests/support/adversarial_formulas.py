@@ -120,6 +120,19 @@ def spread(weight: Tensor | None, like: Tensor) -> Tensor:
     return weight.to(like.dtype).reshape([-1] + [1] * (like.ndim - 1)).expand(like.shape)
 
 
+def gradient_scale(name: str, gradient: Tensor, *logits: Tensor) -> float:
+    """The magnitude a gradient is judged by: its largest element.
+
+    A relativistic loss rounds a difference of logits before the sigmoid: half an ulp of the largest logit, which moves
+    the sigmoid by a quarter of that at the most.
+    """
+    finite = [x.detach().double().abs().nan_to_num(0.0, 0.0, 0.0) for x in (gradient, *logits) if x.numel()]
+    if not finite:
+        return 0.0
+    largest = finite[0].max().item()
+    return largest * (1 + max(x.max().item() for x in finite[1:]) / 4) if name in NEEDS_REAL else largest
+
+
 @dataclass(frozen=True)
 class Truth:
     """Value, gradients per scale, and the sum of absolute terms (the magnitude that a bound needs)."""

@@ -1,0 +1,31 @@
+"""One file per system; `get(name)` gives its configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gan_fast.recipes.dcgan import DCGAN
+from gan_fast.training.recipe import Recipe
+
+_RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (DCGAN,)}
+
+__all__ = ["DCGAN", "Recipe", "get", "names"]
+
+
+def names() -> list[str]:
+    """The recipes there are."""
+    return sorted(_RECIPES)
+
+
+def get(name: str, **settings: Any) -> Recipe:
+    """The configuration called `name`, with `settings` in place of its defaults.
+
+    Raises ValueError for an unknown recipe, an unknown setting or a value out of range.
+    """
+    if name not in _RECIPES:
+        raise ValueError(f"unknown recipe {name!r}: known are {', '.join(names())}")
+    known = _RECIPES[name].__dataclass_fields__
+    unknown = [setting for setting in settings if setting not in known]
+    if unknown:
+        raise ValueError(f"recipe {name} has no setting {', '.join(map(repr, unknown))}: it has {', '.join(known)}")
+    return _RECIPES[name](**settings)

@@ -1,0 +1,76 @@
+"""Several processes as one: every rank holds the whole model and 1/world of each batch, and gradients are averaged.
+
+    grad <- 1/world sum over ranks grad        one all-reduce of all gradients laid end to end
+
+Started by `torchrun`, which sets RANK, WORLD_SIZE and LOCAL_RANK; without them there is one process and every call
+here costs nothing. Every rank builds its networks from the same seed and draws from the same random streams, so nothing needs to be
+broadcast. Gradients are averaged after the backward pass and not by DistributedDataParallel's hooks, which do
+not survive a double backward.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class World(NamedTuple):
+    """This process and how many there are."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def join(device_type: str) -> World:
+    """The world torchrun started, joined over NCCL for CUDA and gloo otherwise; World() without torchrun."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return World()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    return World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
+    """Replace every gradient by its mean over the ranks."""
+    if world.size == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    flat /= world.size
+    pieces = flat.split([g.numel() for g in gradients])
+    torch._foreach_copy_(gradients, [piece.view(g.shape) for piece, g in zip(pieces, gradients)])
+
+
+def mean(values: Tensor, world: World) -> Tensor:
+    """The mean over the ranks; NaN where any rank has NaN, so that all of them notice."""
+    if world.size > 1:
+        dist.all_reduce(values)
+        values = values / world.size
+    return values
+
+
+def any_rank(flags: list[bool], world: World, device: torch.device) -> list[bool]:
+    """Each flag, true where any rank says so: how ranks agree to stop or to save."""
+    if world.size == 1:
+        return flags
+    votes: Tensor = torch.tensor(flags, dtype=torch.int32, device=device)
+    dist.all_reduce(votes, dist.ReduceOp.MAX)
+    return [bool(vote) for vote in votes.tolist()]
+
+
+def wait(world: World) -> None:
+    """Every rank waits for the others."""
+    if world.size > 1:
+        dist.barrier()

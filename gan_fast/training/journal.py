@@ -1,0 +1,83 @@
+"""What a run leaves behind for people: log.jsonl, TensorBoard, samples.png and losses.png."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from torch import Tensor
+
+from gan_fast.training.checkpoint import write_file
+from gan_fast.training.folder import RunFolder
+from gan_fast.training.pictures import grid, save_curves, save_grid
+
+
+class Reading(NamedTuple):
+    """Means over the steps since the last reading, and where the run was."""
+
+    step: int
+    images: int
+    seconds: float
+    images_per_second: float
+    critic_loss: float
+    generator_loss: float
+    real_mean: float
+    fake_mean: float
+    real_sign_mean: float
+    fake_sign_mean: float
+
+
+class Journal:
+    """Opened at `step`: readings that an earlier sitting wrote beyond it are dropped, they will be made again."""
+
+    def __init__(self, folder: RunFolder, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.folder = folder
+        self.readings = [reading for reading in _read(folder) if reading.step <= step]
+        write_file(folder.log, "".join(map(_line, self.readings)).encode())
+        self._board = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
+
+    def close(self) -> None:
+        self._board.close()
+
+    def add(self, reading: Reading) -> None:
+        self.readings.append(reading)
+        with open(self.folder.log, "a", encoding="utf-8") as log:
+            log.write(_line(reading))
+        for name, value in reading._asdict().items():
+            if name not in ("step", "seconds"):
+                self._board.add_scalar(name, value, reading.step)
+
+    def snapshot(self, step: int, samples: Tensor) -> None:
+        """Refresh the pictures with samples `[N, C, H, W]` in [-1, 1]."""
+        save_grid(self.folder.samples, samples)
+        self._board.add_image("samples", grid(samples), step)
+        self._board.flush()
+        if self.readings:
+            columns = dict(zip(Reading._fields, zip(*self.readings)))
+            save_curves(
+                self.folder.losses,
+                [images / 1000 for images in columns["images"]],
+                {
+                    "loss": {"critic": columns["critic_loss"], "generator": columns["generator_loss"]},
+                    "mean logit": {"real": columns["real_mean"], "fake": columns["fake_mean"]},
+                },
+            )
+
+
+def _line(reading: Reading) -> str:
+    return json.dumps({k: round(v, 6) for k, v in reading._asdict().items()}) + "\n"
+
+
+def _read(folder: RunFolder) -> list[Reading]:
+    if not folder.log.exists():
+        return []
+    readings = []
+    for line in folder.log.read_text(encoding="utf-8").splitlines():
+        try:
+            readings.append(Reading(**json.loads(line)))
+        except (json.JSONDecodeError, TypeError):
+            # The last line of a killed run may be half written.
+            break
+    return readings

@@ -1,0 +1,163 @@
+"""What every system's configuration shares. A recipe is a frozen dataclass: each field is a flag, its docstring the help."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from gan_fast.losses import AdversarialLoss
+
+
+class Budget(NamedTuple):
+    """When a run ends: at whichever comes first. `seconds` counts training time over all sittings of the run."""
+
+    steps: float = math.inf
+    images: float = math.inf
+    seconds: float = math.inf
+
+    def fraction(self, steps: int, images: int, seconds: float) -> float:
+        """How much of the budget is used; the run is over at 1."""
+        return max(steps / self.steps, images / self.images, seconds / self.seconds)
+
+    def __str__(self) -> str:
+        parts = [f"{self.steps:,.0f} steps"] if self.steps < math.inf else []
+        parts += [f"{self.images / 1000:,.0f} kimg"] if self.images < math.inf else []
+        parts += [f"{self.seconds:,.0f} seconds"] if self.seconds < math.inf else []
+        return " or ".join(parts)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Settings of the loop around a step."""
+
+    name: ClassVar[str] = ""
+    model: ClassVar[str] = ""
+    # Used where neither steps nor kimg nor seconds is given.
+    default_budget: ClassVar[Budget] = Budget(images=1_000_000)
+
+    data: str = "digits"
+    """Training images: digits, fashion-mnist, a folder or zip of images, or a file packed by `gan-fast data`."""
+
+    out: str | None = None
+    """Folder of the run. Default: the next free runs/NNNN-recipe-data."""
+
+    resolution: int | None = None
+    """Side of the images, a power of two from 8. Default: chosen from the data."""
+
+    channels: int | None = None
+    """1 for grey, 3 for colour. Default: the data's own."""
+
+    steps: int | None = None
+    """Stop after this many critic steps."""
+
+    kimg: float | None = None
+    """Stop after this many thousand real images shown to the critic."""
+
+    seconds: float | None = None
+    """Stop after this much training time. Of steps, kimg and seconds the first to be reached ends the run."""
+
+    batch: int = 64
+    """Images per step, over all processes."""
+
+    flip: bool = False
+    """Mirror half of the images, where left and right mean nothing."""
+
+    ema_kimg: float = 10.0
+    """Half-life of the averaged generator, in thousand images."""
+
+    ema_ramp: float = 0.05
+    """The half-life is at most this share of the images seen so far, so that the average does not start stale."""
+
+    seed: int = 0
+    """Of initial weights, data order and latents."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 runs the networks under autocast; auto does where the machine multiplies bf16 in hardware."""
+
+    channels_last: bool | None = None
+    """Keep images and filters in channels-last order. Default: where it is faster."""
+
+    threads: int | None = None
+    """CPU threads. Default: one for images up to 16 pixels, otherwise torch's choice, one per core."""
+
+    snapshot_seconds: float = 20.0
+    """Time between checkpoints, sample grids and loss curves: the most that a crash can lose."""
+
+    keep: int = 2
+    """Checkpoints to keep, newest first."""
+
+    log_steps: int = 20
+    """Steps between two readings of the losses; between them nothing waits for the device."""
+
+    evaluation_samples: int = 2000
+    """Samples that `gan-fast train` judges when it is done; 0 for no evaluation."""
+
+    quiet: bool = False
+    """Plain lines instead of a progress bar, as when the output is not a terminal."""
+
+    def __post_init__(self) -> None:
+        # Annotations are strings here; every positive number is listed by name.
+        for field in self.positive_fields():
+            value = getattr(self, field)
+            if value is not None and not value > 0:
+                raise ValueError(f"{field} must be greater than 0, got {value!r}")
+        for field in ("seed", "evaluation_samples"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field} must be 0 or greater, got {getattr(self, field)}")
+
+    @classmethod
+    def positive_fields(cls) -> tuple[str, ...]:
+        return (
+            "steps",
+            "kimg",
+            "seconds",
+            "batch",
+            "ema_kimg",
+            "ema_ramp",
+            "threads",
+            "snapshot_seconds",
+            "keep",
+            "log_steps",
+        )
+
+    @property
+    def budget(self) -> Budget:
+        """What was asked for, or the recipe's default."""
+        if self.steps is None and self.kimg is None and self.seconds is None:
+            return self.default_budget
+        return Budget(
+            self.steps or math.inf,
+            self.kimg * 1000 if self.kimg is not None else math.inf,
+            self.seconds or math.inf,
+        )
+
+    def model_config(self, resolution: int, channels: int) -> dict[str, Any]:
+        """Arguments of `models.build(self.model, ...)`."""
+        raise NotImplementedError
+
+    def latent_size(self) -> int:
+        """Length of one latent vector."""
+        raise NotImplementedError
+
+    def loss_function(self) -> AdversarialLoss:
+        raise NotImplementedError
+
+    def generator_period(self) -> int:
+        """Critic steps for each generator step."""
+        raise NotImplementedError
+
+    def optimizers(
+        self, generator: nn.Module, critic: nn.Module
+    ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """Of the generator and of the critic."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)

@@ -1,0 +1,342 @@
+"""The loop around a step: data in, two networks trained, an average kept, everything saved.
+
+for each batch x:   step(x);  ema.update();     now and then: read losses, draw pictures, save
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import gan_fast
+from gan_fast import data as data_module
+from gan_fast import models
+from gan_fast.training import checkpoint, distributed, feed, folder, machine, progress
+from gan_fast.training.ema import EMA
+from gan_fast.training.interrupt import interrupts
+from gan_fast.training.journal import Journal, Reading
+from gan_fast.training.recipe import Recipe
+from gan_fast.training.sampling import sample
+from gan_fast.training.step import AdversarialStep, Latents, StepStats
+
+_GRID_IMAGES = 100
+
+
+class NonFiniteError(RuntimeError):
+    """Losses or weights became infinite or NaN: nothing of that was saved."""
+
+
+class FitResult(NamedTuple):
+    """How `fit` ended. reason: "finished" (the budget is used) or "interrupted" (Ctrl-C or SIGTERM)."""
+
+    reason: str
+    step: int
+    images: int
+    seconds: float
+    run: Path
+
+    def lines(self) -> list[str]:
+        """Where everything is and how to go on."""
+        run = self.run
+        more = "" if self.reason == "interrupted" else f" --kimg {math.ceil(self.images / 500)}"
+        return [
+            f"{self.reason} after {self.step:,} steps, {self.images / 1000:,.0f} kimg, {progress.clock(self.seconds)}",
+            f"  samples      {run / 'samples.png'}",
+            f"  losses       {run / 'losses.png'}",
+            f"  checkpoint   {run / 'checkpoints' / f'{self.step:09d}'}",
+            f"  tensorboard  tensorboard --logdir {run / 'tensorboard'}",
+            f"  more images  gan-fast generate --run {run}",
+            f"  go on with   gan-fast resume {run}{more}",
+        ]
+
+
+class Trainer:
+    """Trains a recipe on data.
+
+        trainer = Trainer(recipe, data=dataset_or_loader, out="runs/a")
+        trainer.fit()
+
+    or, inside a loop of one's own, `stats = trainer.step(batch)` and `trainer.save(path)`.
+
+    Args:
+        recipe: from `gan_fast.recipes.get`.
+        data: an `ImageDataset`, a data set with len() and [], or an iterable of batches of images, float in [-1, 1]
+            or bytes, `[N, C, H, H]`. Default: what `recipe.data` names.
+        out: folder of the run. Default: `recipe.out`, else the next free one under runs/.
+
+    Under `torchrun` each process makes its own Trainer; a data set is shared out, a loader must give each process its
+    own part. Batch normalisation then uses the statistics of its process's
+    share of the batch, and the first process's running statistics are saved; with `critic_norm` other than batch and
+    `generator_norm="none"` the processes together do what one would do alone, up to rounding.
+
+    Raises ValueError for settings that do not fit together, `gan_fast.data.DataError` for data that cannot be had.
+    """
+
+    def __init__(self, recipe: Recipe, data: Any = None, out: str | Path | None = None) -> None:
+        device_type = machine.choose_device(recipe.device).type
+        self.world = distributed.join(device_type)
+        device = machine.choose_device(recipe.device, self.world.local_rank)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        if recipe.threads is not None:
+            torch.set_num_threads(recipe.threads)
+        self.machine = machine.choose(device, recipe.precision, recipe.channels_last)
+        if data is None:
+            data = data_module.load(recipe.data, resolution=recipe.resolution, channels=recipe.channels)
+        self.data = data
+        self.feed = feed.make(
+            data, batch=recipe.batch, seed=recipe.seed, flip=recipe.flip, machine=self.machine, world=self.world
+        )
+        for name in ("resolution", "channels"):
+            asked, given = getattr(recipe, name), getattr(self.feed, name)
+            if asked is not None and asked != given:
+                raise ValueError(f"recipe asks for {name} {asked} but the data given has {given}")
+        self.recipe = dataclasses.replace(recipe, resolution=self.feed.resolution, channels=self.feed.channels)
+        self.out = out or recipe.out
+        self.run: folder.RunFolder | None = None
+
+        self.model_config = self.recipe.model_config(self.feed.resolution, self.feed.channels)
+        generator, critic = models.build(recipe.model, seed=recipe.seed, **self.model_config)
+        self.generator = generator.to(device).to(memory_format=self.machine.memory_format)
+        self.critic = critic.to(device).to(memory_format=self.machine.memory_format)
+        self.ema = EMA(self.generator, recipe.ema_kimg * 1000, recipe.ema_ramp)
+        self.optimizers = self.recipe.optimizers(self.generator, self.critic)
+        self.latents = Latents(recipe.latent_size(), recipe.seed, device, self.world)
+        self.adversarial_step = AdversarialStep(
+            self.generator,
+            self.critic,
+            recipe.loss_function(),
+            self.optimizers,
+            self.latents,
+            generator_period=recipe.generator_period(),
+            machine=self.machine,
+            world=self.world,
+        )
+        self.steps = 0
+        self.images = 0
+        self.seconds = 0.0
+        self._sums = torch.zeros(6, device=device)
+        self._read_at = (0, 0, 0.0)
+
+    def step(self, batch: Any) -> StepStats:
+        """Train on one batch of real images `[N, C, H, H]`: the critic, the generator when its turn comes, the average."""
+        real = feed.to_images(batch, self.machine).to(memory_format=self.machine.memory_format)
+        self.steps += 1
+        self.images += len(real) * self.world.size
+        self.ema.set_decay(self.images, len(real) * self.world.size)
+        stats = self.adversarial_step(real, self.steps)
+        self.ema.update()
+        self._sums += torch.stack([*stats.critic, stats.generator_loss])
+        return stats
+
+    def fit(self) -> FitResult:
+        """Train until the budget is used or the process is asked to stop; always ends on a checkpoint.
+
+        Raises NonFiniteError as soon as a reading finds a loss that is infinite or NaN; the last good checkpoint stays.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.recipe.threads is None:
+                stack.enter_context(machine.few_threads(self.machine.device, self.feed.resolution))
+            return self._fit(stack)
+
+    def _fit(self, stack: contextlib.ExitStack) -> FitResult:
+        if self.run is None:
+            self.run = self._start_run()
+        main = self.world.is_main
+        show = progress.make(self.recipe.quiet, main)
+        before, began = self.seconds, time.perf_counter()
+        saved_at, saved_step = began, self.steps
+        show.say(f"{self.recipe.name} on {self._data_name()}, {self._sizes()}; {self.machine}")
+        show.say(f"until {self.recipe.budget}; run folder {self.run.path}")
+        journal = Journal(self.run, self.steps) if main else None
+        request = stack.enter_context(interrupts())
+        if journal is not None:
+            stack.callback(journal.close)
+        stack.callback(show.stop)
+        show.start()
+        if self.steps == 0:
+            self._snapshot(journal)
+        self._read_at = (self.steps, self.images, self.seconds)
+        stop = self._fraction() >= 1
+        while not stop:
+            self.step(self.feed.next())
+            self.seconds = before + time.perf_counter() - began
+            reading_due = self.steps % self.recipe.log_steps == 0
+            # Alone, a request to stop is met after every step. Several processes must agree, which costs a
+            # message, so they do it when they read.
+            if self.world.size == 1:
+                stop = request.asked or self._fraction() >= 1
+            if not (reading_due or stop):
+                continue
+            due = time.perf_counter() - saved_at >= self.recipe.snapshot_seconds
+            stop, due = distributed.any_rank(
+                [stop or request.asked or self._fraction() >= 1, due], self.world, self.machine.device
+            )
+            reading = self._read()
+            if journal is not None:
+                journal.add(reading)
+            show.update(reading, self._fraction(), self._seconds_left())
+            if due and not stop:
+                self._snapshot(journal)
+                saved_at, saved_step = time.perf_counter(), self.steps
+        if self.steps > saved_step:
+            self._snapshot(journal)
+        distributed.wait(self.world)
+        reason = "finished" if self._fraction() >= 1 else "interrupted"
+        return FitResult(reason, self.steps, self.images, self.seconds, self.run.path)
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint to the folder `path`, atomically. Under torchrun only the first process writes."""
+        if not self.world.is_main:
+            return
+        tensors = {
+            "generator": self.generator.state_dict(),
+            "critic": self.critic.state_dict(),
+            "ema": self.ema.module.state_dict(),
+            "optimizers": {
+                f"{name}.{key}": value
+                for name, optimizer in zip(("generator", "critic"), self.optimizers)
+                for key, value in checkpoint.optimizer_tensors(optimizer).items()
+            },
+            "random": {
+                "latents": self.latents.stream.get_state(),
+                "generator_loss": self.adversarial_step._generator_loss,
+            },
+        }
+        state = {
+            "gan_fast": gan_fast.__version__,
+            "torch": torch.__version__,
+            "recipe": {"name": self.recipe.name, "settings": self.recipe.to_dict()},
+            "model": {"name": self.recipe.model, "config": self.model_config},
+            "latent_size": self.latents.size,
+            "device": self.machine.device.type,
+            "precision": self.machine.precision,
+            "counters": {"steps": self.steps, "images": self.images, "seconds": round(self.seconds, 3)},
+            "data": self.feed.state_dict(),
+        }
+        checkpoint.save(Path(path), tensors, state, {"format": "pt", "made_by": f"gan_fast {gan_fast.__version__}"})
+
+    @classmethod
+    def resume(cls, path: str | Path, data: Any = None, **settings: Any) -> Trainer:
+        """The trainer that saved `path`, a run folder or a checkpoint, ready to go on.
+
+        On the same device, thread count and torch it continues exactly, bit for bit on a CPU. `settings` replace the
+        recipe's, to train longer for instance. Data given as an object must be given again.
+
+        Raises `gan_fast.training.CheckpointError` naming the file that is missing, truncated, altered or foreign.
+        """
+        from gan_fast import recipes  # the layer above: a checkpoint names its recipe
+
+        where = checkpoint.latest(Path(path))
+        saved = checkpoint.load(where)
+        recipe = recipes.get(saved.state["recipe"]["name"], **{**saved.state["recipe"]["settings"], **settings})
+        run = folder.run_of(where)
+        trainer = cls(recipe, data=data, out=run)
+        trainer.restore(saved)
+        if run is not None:
+            trainer.run = folder.RunFolder(run)
+        return trainer
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Take over networks, average, optimisers, random state, data position and counters."""
+        tensors, state = saved
+        if state["model"]["config"] != self.model_config:
+            raise checkpoint.CheckpointError(
+                f"the checkpoint's networks are {state['model']['config']} and this trainer's {self.model_config}"
+            )
+        self.generator.load_state_dict(tensors["generator"])
+        self.critic.load_state_dict(tensors["critic"])
+        self.ema.module.load_state_dict(tensors["ema"])
+        for name, optimizer in zip(("generator", "critic"), self.optimizers):
+            own = {k.removeprefix(f"{name}."): v for k, v in tensors["optimizers"].items() if k.startswith(f"{name}.")}
+            checkpoint.restore_optimizer(optimizer, own)
+        counters = state["counters"]
+        self.steps, self.images, self.seconds = counters["steps"], counters["images"], counters["seconds"]
+        if state["device"] == self.machine.device.type:
+            self.latents.stream.set_state(tensors["random"]["latents"])
+        else:
+            # A stream of one kind of device cannot be continued on another: begin a new one that no step has used.
+            self.latents.stream.manual_seed(self.recipe.seed + self.steps)
+        self.adversarial_step._generator_loss = tensors["random"]["generator_loss"].to(self.machine.device)
+        self.feed.load_state_dict(state["data"])
+
+    def sample(self, count: int, seed: int = 0) -> Tensor:
+        """Images `[count, C, H, W]` in [-1, 1] of the averaged generator, from seeds `seed`, `seed + 1`, ..."""
+        return sample(self.ema.module, range(seed, seed + count), self.latents.size)
+
+    def _start_run(self) -> folder.RunFolder:
+        run = folder.RunFolder(Path(self.out or folder.next_free(self.recipe.name, self.recipe.data)))
+        if self.world.is_main:
+            run.start()
+        return run
+
+    def _fraction(self) -> float:
+        return self.recipe.budget.fraction(self.steps, self.images, self.seconds)
+
+    def _seconds_left(self) -> float:
+        fraction = self._fraction()
+        return self.seconds * (1 - fraction) / fraction if fraction else math.inf
+
+    def _read(self) -> Reading:
+        """Wait for the device and average what happened since the last reading, over all ranks."""
+        since_step, since_images, since_seconds = self._read_at
+        means = distributed.mean(self._sums / (self.steps - since_step), self.world).tolist()
+        self._sums.zero_()
+        self._read_at = (self.steps, self.images, self.seconds)
+        self._require_finite({"critic": means[0], "generator": means[5]})
+        speed = (self.images - since_images) / max(self.seconds - since_seconds, 1e-9)
+        critic_loss, real, fake, real_sign, fake_sign, generator_loss = means
+        return Reading(
+            self.steps, self.images, self.seconds, speed, critic_loss, generator_loss, real, fake, real_sign, fake_sign
+        )
+
+    def _require_finite(self, losses: dict[str, float]) -> None:
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise NonFiniteError(f"the {name}'s loss is {value} at step {self.steps}: {self._advice()}")
+
+    def _advice(self) -> str:
+        kept = (
+            f"the last good checkpoint is kept, go on from it with `gan-fast resume {self.run.path}`"
+            if self.run
+            else ""
+        )
+        return f"{kept or 'nothing was saved'}; try lower learning rates or --precision fp32"
+
+    def _snapshot(self, journal: Journal | None) -> None:
+        """Checkpoint first, then pictures: a crash while drawing loses nothing."""
+        assert self.run is not None
+        networks = (self.generator, self.critic, self.ema.module)
+        norms = torch._foreach_norm([p.detach() for network in networks for p in network.parameters()])
+        if not bool(torch.stack(norms).isfinite().all()):
+            raise NonFiniteError(f"weights are not finite at step {self.steps}: {self._advice()}")
+        if journal is None:
+            return
+        self._keep()
+        journal.snapshot(self.steps, self.sample(_GRID_IMAGES))
+
+    def _keep(self) -> None:
+        """Save into the run, then point `latest` at it, then remove what is too old: in this order it can die anywhere."""
+        assert self.run is not None
+        where = self.run.checkpoint(self.steps)
+        self.save(where)
+        checkpoint.point_latest(self.run.path, where)
+        checkpoint.prune(self.run.checkpoints, self.recipe.keep)
+
+    def _data_name(self) -> str:
+        name = getattr(self.data, "name", type(self.data).__name__)
+        count = f"{len(self.data):,} images" if hasattr(self.data, "__len__") else "a stream"
+        return f"{name} ({count} of {self.feed.channels}x{self.feed.resolution}x{self.feed.resolution})"
+
+    def _sizes(self) -> str:
+        def count(network: torch.nn.Module) -> str:
+            return f"{sum(p.numel() for p in network.parameters()) / 1000:,.0f}k"
+
+        return f"generator {count(self.generator)}, critic {count(self.critic)} parameters"
