@@ -105,7 +105,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(small_project):
     assert "gan-fast = gan_fast.cli:main" in entry_points
 
 
-def test_a_second_build_survives_a_deleted_ninja_and_forgets_deleted_modules(small_project, tmp_path):
+def test_a_second_build_remembers_no_ninja_no_module_and_no_setting(small_project, tmp_path):
     """Pip's isolated environment, with the ninja that CMake remembers, is gone at the second build."""
     isolated = tmp_path / "isolated"
     isolated.mkdir()
@@ -118,6 +118,8 @@ def test_a_second_build_survives_a_deleted_ninja_and_forgets_deleted_modules(sma
     (small_project / "gan_fast" / "outdated.py").unlink()
     with wheel_of(small_project) as wheel:
         assert "gan_fast/outdated.py" not in wheel.namelist()
+    refused = call_backend(small_project, "build_wheel('dist')", GAN_FAST_BUILD="gpu")
+    assert refused.returncode != 0, "the environment was read once and remembered"
 
 
 def test_in_place_and_editable_builds_put_the_extension_into_the_source_folder(small_project, tmp_path):
