@@ -44,7 +44,7 @@ Items items_of(const AdversarialArgs& a, const AdversarialPlan& plan) {
   return items;
 }
 
-double element_count(const std::vector<Tensor>& tensors) {
+double element_count(TensorList tensors) {
   double n = 0;
   for (const Tensor& t : tensors) {
     n += static_cast<double>(t.numel());
