@@ -2,7 +2,8 @@
 
 set(GAN_FAST_BUILD "$ENV{GAN_FAST_BUILD}" CACHE STRING "auto, cpu or cuda: whether device code is compiled with nvcc")
 set(GAN_FAST_CUDA_ARCHS "$ENV{GAN_FAST_CUDA_ARCHS}" CACHE STRING "architectures for nvcc, such as 80;90;120")
-set(default_archs 80 86 89 90 100 120)
+# Code for x.0 runs on x.y, so these serve every card from Ampere on; the PTX, the ones to come; NVRTC, whatever is left.
+set(default_archs 80 90 100 120)
 
 # nvcc, or an empty value where GAN_FAST_BUILD or the machine rules it out.
 function(find_nvcc result)

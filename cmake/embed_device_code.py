@@ -2,12 +2,14 @@
 
 NVRTC gets one string and no files, so each quoted include is replaced by the header's text, as a preprocessor would do
 it: guarded so that a second inclusion is empty, with #line marks so that an error names the file the person wrote.
-Angle-bracket includes stay as they are.
+Angle-bracket includes stay as they are. A fatbin can be megabytes, so the assembler reads it from its file: as a C++
+array it would take the compiler minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 import sys
 from pathlib import Path
@@ -15,7 +17,6 @@ from pathlib import Path
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 PRAGMA_ONCE = re.compile(r"^\s*#\s*pragma\s+once\b")
 DELIMITER = "gan_fast_source"
-BYTES_PER_LINE = 32
 # Compilers must take 65,536 characters in a literal, and adjacent ones are joined.
 CHARACTERS_PER_LITERAL = 16_000
 
@@ -53,16 +54,25 @@ def raw_string(text: str) -> str:
     return "\n".join(f'R"{DELIMITER}({piece}){DELIMITER}"' for piece in pieces)
 
 
-def byte_rows(data: bytes) -> str:
-    rows = (data[i : i + BYTES_PER_LINE] for i in range(0, len(data), BYTES_PER_LINE))
-    return "\n".join(",".join(map(str, row)) + "," for row in rows)
+def included_binary(symbol: str, path: Path) -> str:
+    """Declares `symbol`, the bytes of a file. The hash makes the text change whenever the bytes do."""
+    lines = (
+        ".pushsection .rodata",
+        f"/* {hashlib.sha256(path.read_bytes()).hexdigest()} */",
+        ".balign 16",
+        f"{symbol}:",
+        f'.incbin \\"{path.resolve()}\\"',
+        ".popsection",
+    )
+    assembly = "\n".join(f'    "{line}\\n"' for line in lines)
+    return f'extern "C" __attribute__((visibility("hidden"))) const unsigned char {symbol}[];\n__asm__(\n{assembly});\n'
 
 
 def generate(root: Path, archs: str, sources: list[Path], fatbins: list[Path]) -> str:
     names = [source.stem for source in sources]
     if len(set(names)) != len(names):
         raise SystemExit(f"device source files must have different names, got {', '.join(map(str, sources))}")
-    images = {fatbin.stem: fatbin.read_bytes() for fatbin in fatbins}
+    images = {fatbin.stem: fatbin for fatbin in fatbins}
     parts = ['#include "common/cuda/embedded.h"\n\nnamespace gan_fast::cuda {\nnamespace {\n']
     entries = []
     for source, name in zip(sources, names, strict=True):
@@ -71,8 +81,9 @@ def generate(root: Path, archs: str, sources: list[Path], fatbins: list[Path]) -
         if image is None:
             entries.append(f'    {{"{name}", nullptr, 0, {name}_source}},')
         else:
-            parts.append(f"alignas(16) const unsigned char {name}_fatbin[] = {{\n{byte_rows(image)}\n}};\n")
-            entries.append(f'    {{"{name}", {name}_fatbin, sizeof({name}_fatbin), {name}_source}},')
+            symbol = f"gan_fast_{name}_fatbin"
+            parts.append(included_binary(symbol, image))
+            entries.append(f'    {{"{name}", {symbol}, {image.stat().st_size}, {name}_source}},')
     parts.append("}  // namespace\n")
     # An array must not be empty: without device code it has one entry that nobody reads.
     table = "\n".join(entries) or "    {nullptr, nullptr, 0, nullptr},"

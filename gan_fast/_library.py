@@ -1,7 +1,8 @@
 """Registers the references as the implementation of every op on devices that have no kernel of their own.
 
-CPU and CUDA kernels, shapes for tracing (Meta) and autograd are registered by `gan_fast._C`. What is left, such as MPS or
-XPU, is served here through the dispatcher, so that no caller asks for a device. The references are called below autograd.
+CPU and CUDA kernels, shapes for tracing (Meta) and autograd are registered by `gan_fast._C`. What is left, such as MPS
+or XPU, is served here through the dispatcher, so that no caller asks for a device. The references are called below
+autograd.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""gan-fast doctor: what was built, what serves each op on each device and why; `--check` runs each against the reference."""
+"""gan-fast doctor: what was built, what serves each op on each device and why; `--check` tries it all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import gan_fast
-from gan_fast import _build, _C, losses, nvrtc
+from gan_fast import _C, _build, losses, nvrtc
 
 # Every op, with the folder of csrc/ that holds it: the name of its device code.
 OPS = {
@@ -71,7 +71,10 @@ def _cuda(name: str, source: str, info: dict[str, Any]) -> tuple[str, str]:
     if served:
         _, _, arch, by = served[0]
         return "CUDA C++", f"loaded for sm_{arch} from {by}"
-    return "CUDA C++", f"embedded for {info['archs']}" if embedded else "compiled at first use (NVRTC): built without nvcc"
+    return (
+        "CUDA C++",
+        f"embedded for {info['archs']}" if embedded else "compiled at first use (NVRTC): built without nvcc",
+    )
 
 
 def versions() -> dict[str, str]:
@@ -142,7 +145,7 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
 
 
 def check() -> list[Check]:
-    """Run every kernel forward and backward on every device, dtype and instruction set, beside the float64 reference."""
+    """Run every kernel forward and backward on every device, dtype and instruction set, beside the fp64 reference."""
     places = [("cpu", name) for name in ("default", "avx2", "avx512")]
     places += [(f"cuda:{i}", "") for i in range(torch.cuda.device_count())]
     before = _C.cpu_capability()

@@ -19,7 +19,7 @@ NATIVE_RESOLUTION = 8
 def load_digits(split: str) -> tuple[Tensor, Tensor]:
     """Images uint8 `[N, 1, 8, 8]` and labels int64 `[N]` of "train", "test" or "all"."""
     try:
-        from sklearn.datasets import load_digits as sklearn_digits  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits as sklearn_digits
     except ImportError as error:
         raise missing_extra("scikit-learn", "the digits data set") from error
     bunch = sklearn_digits()

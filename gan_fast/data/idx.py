@@ -80,8 +80,8 @@ def load_fashion_mnist(split: str, root: str | None = None) -> tuple[Tensor, Ten
             return _padded(found[0], found[1])
     looked = ", ".join(str(folder) for folder in folders)
     raise DataError(
-        f"Fashion-MNIST is not here: looked for {names[0]}[.gz] and {names[1]}[.gz] in {looked}. Install Debian's package "
-        "(apt install dataset-fashion-mnist), or give the folder that holds them: fashion-mnist:/path/to/folder"
+        f"Fashion-MNIST is not here: looked for {names[0]}[.gz] and {names[1]}[.gz] in {looked}. Install Debian's "
+        "package (apt install dataset-fashion-mnist), or give the folder that holds them: fashion-mnist:/path/to/folder"
     )
 
 

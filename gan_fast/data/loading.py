@@ -73,8 +73,8 @@ def find(spec: str) -> Collection:
     if path.is_file():
         raise DataError(f"{path} is neither a zip of images nor a file packed by gan-fast data: give one, or a folder")
     raise DataError(
-        f"{spec}: there is no such file or folder (looked at {path.absolute()}). Give a folder or a zip of images, a file "
-        "packed by gan-fast data, or one of the built-in names: digits, fashion-mnist"
+        f"{spec}: there is no such file or folder (looked at {path.absolute()}). Give a folder or a zip of images, a "
+        "file packed by gan-fast data, or one of the built-in names: digits, fashion-mnist"
     )
 
 
@@ -125,8 +125,8 @@ def _check_memory(name: str, count: int, resolution: int, channels: int) -> None
     if needed > memory // 2:
         raise DataError(
             f"{name} needs {needed / 2**30:.1f} GiB at {resolution} pixels, more than half of this machine's "
-            f"{memory / 2**30:.1f} GiB: pack it first (gan-fast data), which trains from the disk, or ask for a smaller "
-            "resolution or a limit"
+            f"{memory / 2**30:.1f} GiB: pack it first (gan-fast data), which trains from the disk, or ask for a "
+            "smaller resolution or a limit"
         )
 
 

@@ -105,7 +105,8 @@ class AdversarialLoss:
 
         Returns:
             The 0-dim loss, or with `with_stats` the pair `(loss, CriticStats)`. With reduction "none" the terms in the
-            logits' shape and dtype: `LossTerms(real, fake)`, or one tensor for a paired loss; lists where the logits were lists.
+            logits' shape and dtype: `LossTerms(real, fake)`, or one tensor for a paired loss; lists where the logits
+            were lists.
         """
         return self._evaluate(
             self.kind, self._real_term, self._fake_term, real, fake, real_weight, fake_weight, with_stats
@@ -234,7 +235,8 @@ def _as_lists(
         raise ValueError("real and fake logits must both be tensors or both be lists of tensors")
     if not lists[1] or (real is not None and len(lists[0]) != len(lists[1])):
         raise ValueError(
-            f"got {len(lists[0])} scales of real logits and {len(lists[1])} of fake; expected as many of each, at least one"
+            f"got {len(lists[0])} scales of real logits and {len(lists[1])} of fake; "
+            "expected as many of each, at least one"
         )
     return lists
 
@@ -335,7 +337,8 @@ class RelativisticLoss(AdversarialLoss):
 class RelativisticAverageLoss(AdversarialLoss):
     """softplus(-(r - mean f)) + softplus(f - mean r) for D; for G with real and fake exchanged.
 
-    The means are over the logits of one scale in this call. Under gradient accumulation they are those of the micro-batch.
+    The means are over the logits of one scale in this call. Under gradient accumulation they are those of the
+    micro-batch.
 
     Source: Jolicoeur-Martineau 2018 (RaSGAN), without a further factor 1/2.
     """
@@ -370,7 +373,8 @@ def get(name: str) -> type[AdversarialLoss]:
 
 def evaluate_single(kind: Kind, term: Term, logits: Logits) -> Tensor:
     """The mean of one term over each tensor of `logits`, summed over the tensors."""
-    args = ([], _as_list(logits), [], [], kind.value, _NO_TERM, term, reference.MEAN, False)
+    none: list[Tensor] = []
+    args = (none, _as_list(logits), none, none, kind.value, _NO_TERM, term, reference.MEAN, False)
     if use_reference():
         reference.check(*args[:5])
         return reference.adversarial_loss(*args)[0]

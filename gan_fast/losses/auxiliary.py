@@ -54,7 +54,7 @@ def cycle_consistency(real: Tensor, reconstructed: Tensor, weight: float = 10.0)
 
 
 def identity(real: Tensor, mapped: Tensor, weight: float = 5.0) -> Tensor:
-    """weight * mean |real - G(real)| for real already in G's target domain; 5 is half the cycle weight, as in the paper.
+    """weight * mean |real - G(real)| for real already in G's target domain; 5 is half the cycle weight, as published.
 
     Source: Zhu et al. 2017, section 5.2.
     """
@@ -62,5 +62,8 @@ def identity(real: Tensor, mapped: Tensor, weight: float = 5.0) -> Tensor:
 
 
 def auxiliary_classifier(class_logits: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
-    """weight * cross entropy of the critic's class logits `[N, K]` with integer labels `[N]`. Source: Odena et al. 2017."""
+    """weight * cross entropy of the critic's class logits `[N, K]` with integer labels `[N]`.
+
+    Source: Odena et al. 2017.
+    """
     return weight * F.cross_entropy(class_logits, labels)

@@ -1,11 +1,11 @@
 """Drop-ins for four of PyTorch's losses: same signatures, same results, same errors, fused kernels.
 
-Inputs of any shape and strides, float64, float32, bfloat16 or float16; results in the dtype PyTorch returns, computed and
-summed in float32 (float64 for float64). Differentiable to any order in reverse mode; under `torch.func` transforms,
+Inputs of any shape and strides, float64, float32, bfloat16 or float16; results in the dtype PyTorch returns, computed
+and summed in float32 (float64 for float64). Differentiable to any order in reverse mode; under `torch.func` transforms,
 forward-mode AD and `gan_fast.reference_mode()` PyTorch's own function runs.
 
-On CUDA, `binary_cross_entropy` of a prediction outside [0, 1] is NaN, where PyTorch's kernel stops the whole process with a
-device-side assertion; on the CPU both raise.
+On CUDA, `binary_cross_entropy` of a prediction outside [0, 1] is NaN, where PyTorch's kernel stops the whole process
+with a device-side assertion; on the CPU both raise.
 
 Source: the definitions in PyTorch's documentation; the stable forms are in `csrc/*/`.
 """
@@ -120,8 +120,8 @@ def binary_cross_entropy(
     code = _reduction(reduction, size_average, reduce)
     if target.size() != input.size():
         raise ValueError(
-            f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is deprecated. "
-            "Please ensure they have the same size."
+            f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is "
+            "deprecated. Please ensure they have the same size."
         )
     if not _fused(input) or not _broadcasts(weight, input):
         return bce_reference.binary_cross_entropy(input, target, weight, None, False, code)

@@ -96,15 +96,16 @@ class QualityReport:
         lines = [
             f"{self.samples} samples against {self.data}{at}; features of {judge}",
             f"proxy Frechet distance     {self.proxy_frechet:8.2f}   (a proxy: compare only with the lines below)",
-            f"  Gaussian of the pixels   {self.gaussian_proxy_frechet:8.2f}   samples are at {self.gaussian_share:.2f} of it",
+            f"  Gaussian of the pixels   {self.gaussian_proxy_frechet:8.2f}   "
+            f"samples are at {self.gaussian_share:.2f} of it",
             f"  untrained generator      {self.untrained_proxy_frechet:8.2f}",
         ]
         if self.real_against_real is None:
             lines.append("  no images are held out: no real-against-real floor, no replay check")
         else:
             lines.append(
-                f"  real against real        {self.real_against_real:8.2f}   {self.held_out} held-out images; at that count "
-                f"samples {self.proxy_frechet_at_held_out:.2f}, Gaussian {self.gaussian_at_held_out:.2f}"
+                f"  real against real        {self.real_against_real:8.2f}   {self.held_out} held-out images; "
+                f"at that count samples {self.proxy_frechet_at_held_out:.2f}, Gaussian {self.gaussian_at_held_out:.2f}"
             )
         if self.replay is None and self.held_out:
             lines.append("half of the held-out images are copies of training images: no replay check")

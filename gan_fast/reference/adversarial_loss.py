@@ -125,8 +125,8 @@ def check(
         for r, f in zip(real, fake, strict=True):
             if r.shape != f.shape:
                 raise ValueError(
-                    f"real logits have shape {list(r.shape)} and fake logits {list(f.shape)}; a relativistic loss pairs "
-                    "them one by one, so their shapes must be equal"
+                    f"real logits have shape {list(r.shape)} and fake logits {list(f.shape)}; a relativistic loss "
+                    "pairs them one by one, so their shapes must be equal"
                 )
 
 

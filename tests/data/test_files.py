@@ -136,7 +136,7 @@ def test_nothing_usable_is_one_clear_error(tmp_path):
     with pytest.raises(DataError, match=r"no image can be read.*1 not an image \(such as a.txt\)"):
         load(tmp_path)
     save_many(tmp_path, 2)
-    with pytest.raises(DataError, match="can be used at 64 pixels.*2 shorter side below 32 pixels"):
+    with pytest.raises(DataError, match=r"can be used at 64 pixels.*2 shorter side below 32 pixels"):
         load(tmp_path, resolution=64)
 
 
@@ -245,13 +245,13 @@ def test_a_truncated_or_foreign_packed_file_is_named(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"weight": torch.zeros(3)}, tmp_path / "w.safetensors")
-    with pytest.raises(DataError, match="w.safetensors is a safetensors file but holds no packed images"):
+    with pytest.raises(DataError, match=r"w\.safetensors is a safetensors file but holds no packed images"):
         load(tmp_path / "w.safetensors")
     out = tmp_path / "digits.safetensors"
     pack("digits", out)
     assert load(out).fingerprint == load("digits").fingerprint
     out.write_bytes(out.read_bytes()[:-100])
-    with pytest.raises(DataError, match="digits.safetensors is truncated or damaged"):
+    with pytest.raises(DataError, match=r"digits\.safetensors is truncated or damaged"):
         load(out)
 
 
