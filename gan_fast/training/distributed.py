@@ -3,9 +3,9 @@
     grad <- 1/world sum over ranks grad        one all-reduce of all gradients laid end to end
 
 Started by `torchrun`, which sets RANK, WORLD_SIZE and LOCAL_RANK; without them there is one process and every call
-here costs nothing. Every rank builds its networks from the same seed and draws from the same random streams, so nothing needs to be
-broadcast. Gradients are averaged after the backward pass and not by DistributedDataParallel's hooks, which do
-not survive a double backward.
+here costs nothing. Every rank builds its networks from the same seed and draws from the same random streams, so
+nothing needs to be broadcast. Gradients are averaged after the backward pass and not by DistributedDataParallel's
+hooks, which do not survive a double backward.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
     dist.all_reduce(flat)
     flat /= world.size
     pieces = flat.split([g.numel() for g in gradients])
-    torch._foreach_copy_(gradients, [piece.view(g.shape) for piece, g in zip(pieces, gradients)])
+    torch._foreach_copy_(gradients, [piece.view(g.shape) for piece, g in zip(pieces, gradients, strict=True)])
 
 
 def mean(values: Tensor, world: World) -> Tensor:

@@ -27,7 +27,10 @@ class EMA:
         self.half_life = half_life
         self.ramp = ramp
         averaged, source, counters = [], [], []
-        pairs = [*zip(self.module.parameters(), network.parameters()), *zip(self.module.buffers(), network.buffers())]
+        pairs = [
+            *zip(self.module.parameters(), network.parameters(), strict=True),
+            *zip(self.module.buffers(), network.buffers(), strict=False),
+        ]
         for mine, theirs in pairs:
             if mine.is_floating_point():
                 averaged.append(mine)

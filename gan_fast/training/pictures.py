@@ -26,7 +26,7 @@ def to_bytes(images: Tensor) -> Tensor:
 
 
 def grid(images: Tensor, columns: int | None = None) -> Tensor:
-    """uint8 `[C, rows * (H + 1) - 1, columns * (W + 1) - 1]` from images `[N, C, H, W]` in [-1, 1], a line between them."""
+    """uint8 `[C, rows * (H + 1) - 1, columns * (W + 1) - 1]` from images in [-1, 1], a line between them."""
     pixels = to_bytes(images)
     count, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -60,7 +60,9 @@ def save_curves(path: Path, kimg: Sequence[float], curves: dict[str, dict[str, S
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 2.6 * len(curves)), layout="constrained")
-    for axes, (title, lines) in zip(figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0], curves.items()):
+    for axes, (title, lines) in zip(
+        figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0], curves.items(), strict=True
+    ):
         for name, values in lines.items():
             axes.plot(_thin(kimg), _thin(values), label=name, linewidth=1)
         axes.set_ylabel(title)
@@ -82,7 +84,7 @@ def save_each(out: Path, images: Tensor, seeds: Sequence[int]) -> list[Path]:
     """Write each of images `[N, C, H, W]` in [-1, 1] as seedNNNNNN.png, and grid.png of all; returns the paths."""
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"seed{seed:06d}.png" for seed in seeds]
-    for path, pixels in zip(paths, to_bytes(images)):
+    for path, pixels in zip(paths, to_bytes(images), strict=True):
         save_png(path, pixels)
     save_grid(out / "grid.png", images)
     return paths

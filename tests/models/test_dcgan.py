@@ -75,8 +75,8 @@ def test_seed_decides_the_weights_and_nothing_else():
     torch.manual_seed(5)
     first, second, other = (models.build("dcgan", resolution=8, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.rand(3), expected), "building with a seed moved torch's global generator"
-    for a, b in zip(first, second):
-        assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+    for a, b in zip(first, second, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
     assert not torch.equal(next(first[0].parameters()), next(other[0].parameters()))
 
 

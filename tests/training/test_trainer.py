@@ -18,7 +18,7 @@ def everything(trainer):
     found = {}
     for name, module in (("G", trainer.generator), ("D", trainer.critic), ("ema", trainer.ema.module)):
         found |= {f"{name}.{k}": v.clone() for k, v in module.state_dict().items()}
-    for name, optimizer in zip(("G", "D"), trainer.optimizers):
+    for name, optimizer in zip(("G", "D"), trainer.optimizers, strict=True):
         found |= {f"adam {name}.{k}": v.clone() for k, v in checkpoint.optimizer_tensors(optimizer).items()}
     found["latents"] = trainer.latents.stream.get_state()
     return found
@@ -178,7 +178,7 @@ def test_non_finite_losses_stop_and_keep_the_last_good_checkpoint(small, tmp_pat
         return step(real * float("nan") if trainer.steps == 13 else real)
 
     trainer.adversarial_step.train_critic = poisoned
-    with pytest.raises(NonFiniteError, match="critic's loss is nan at step 15.*gan-fast resume.*lower learning rates"):
+    with pytest.raises(NonFiniteError, match=r"critic's loss is nan at step 15.*gan-fast resume.*lower learning rates"):
         trainer.fit()
     again = Trainer.resume(tmp_path / "run")
     assert again.steps == 10
