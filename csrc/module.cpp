@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include "common/cpu/isa.h"
+#include "common/cuda/bindings.h"
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "gan_fast's compiled kernels";
@@ -11,4 +12,5 @@ PYBIND11_MODULE(_C, m) {
   m.def(
       "set_cpu_capability", &gan_fast::set_isa, pybind11::arg("name"),
       "Run the CPU kernels on this instruction set from now on.");
+  gan_fast::cuda::add_bindings(m);
 }

@@ -10,7 +10,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "binary_cross_entropy/binary_cross_entropy.h"
+#include "binary_cross_entropy/binary_cross_entropy_host.h"
 #include "common/cpu/isa.h"
 #include "common/host.h"
 
@@ -24,7 +24,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-using Optional = std::optional<Tensor>;
 using Result = std::tuple<Tensor, Tensor>;
 
 Result call_forward(
@@ -48,7 +47,9 @@ Tensor call_backward(
   return op.call(grad, input, target, weight, pos_weight, logits, reduction);
 }
 
-void check(const Tensor& input, const Tensor& target, const Optional& weight, const Optional& pos_weight) {
+}  // namespace
+
+void check_bce(const Tensor& input, const Tensor& target, const Optional& weight, const Optional& pos_weight) {
   storage_code(input.scalar_type());
   TORCH_CHECK_VALUE(
       target.sym_sizes() == input.sym_sizes(), "Target size (", target.sym_sizes(), ") must be the same as input size (",
@@ -71,18 +72,10 @@ void check(const Tensor& input, const Tensor& target, const Optional& weight, co
   }
 }
 
-// ---- CPU
-
-struct Plan {
-  Segment segment{};
-  std::vector<Tensor> kept;
-  Tensor x;
-};
-
-Plan plan(
+BcePlan plan_bce(
     const Tensor& input, const Tensor& target, const Optional& weight, const Optional& pos_weight,
     const Tensor* cotangent) {
-  Plan p;
+  BcePlan p;
   p.x = dense(input);
   const auto pointer = [&](const Tensor& t) { return p.kept.emplace_back(laid_out_as(t, p.x)).const_data_ptr(); };
   p.segment.x = p.x.const_data_ptr();
@@ -95,7 +88,11 @@ Plan plan(
   return p;
 }
 
-Sums run(const Plan& p, bool logits, Mode mode) {
+namespace {
+
+// ---- CPU
+
+Sums run(const BcePlan& p, bool logits, Mode mode) {
   const auto kernel = binary_cross_entropy_block_kernel();
   const int storage = storage_code(p.x.scalar_type());
   const Sums sums = for_segments({p.segment}, [&](size_t, int64_t begin, int64_t end, Sums& s) {
@@ -111,8 +108,8 @@ Sums run(const Plan& p, bool logits, Mode mode) {
 Result forward_cpu(
     const Tensor& input, const Tensor& target, const Optional& weight, const Optional& pos_weight, bool logits,
     int64_t reduction, bool with_gradient) {
-  check(input, target, weight, pos_weight);
-  Plan p = plan(input, target, weight, pos_weight, nullptr);
+  check_bce(input, target, weight, pos_weight);
+  BcePlan p = plan_bce(input, target, weight, pos_weight, nullptr);
   const double n = static_cast<double>(p.segment.n);
   if (reduction == None) {
     Tensor value = at::empty_like(p.x);
@@ -130,8 +127,8 @@ Result forward_cpu(
 Tensor backward_cpu(
     const Tensor& grad, const Tensor& input, const Tensor& target, const Optional& weight, const Optional& pos_weight,
     bool logits, int64_t reduction) {
-  check(input, target, weight, pos_weight);
-  Plan p = plan(input, target, weight, pos_weight, reduction == None ? &grad : nullptr);
+  check_bce(input, target, weight, pos_weight);
+  BcePlan p = plan_bce(input, target, weight, pos_weight, reduction == None ? &grad : nullptr);
   Tensor gradient = at::empty_like(p.x);
   p.segment.grad = gradient.mutable_data_ptr();
   p.segment.factor = reduction == None ? 1
@@ -146,7 +143,7 @@ Tensor backward_cpu(
 Result forward_meta(
     const Tensor& input, const Tensor& target, const Optional& weight, const Optional& pos_weight, bool,
     int64_t reduction, bool with_gradient) {
-  check(input, target, weight, pos_weight);
+  check_bce(input, target, weight, pos_weight);
   Tensor gradient = with_gradient && reduction != None ? at::empty_like(input) : at::empty({0}, input.options());
   return {reduction == None ? at::empty_like(input) : at::empty({}, input.options()), gradient};
 }
@@ -328,7 +325,7 @@ struct Bce : torch::autograd::Function<Bce> {
 Result forward_autograd(
     const Tensor& input, const Tensor& target, const Optional& weight, const Optional& pos_weight, bool logits,
     int64_t reduction, bool with_gradient) {
-  check(input, target, weight, pos_weight);
+  check_bce(input, target, weight, pos_weight);
   for (const auto& [name, w] : {std::pair("weight", &weight), std::pair("pos_weight", &pos_weight)}) {
     TORCH_CHECK(
         !w->has_value() || !(*w)->requires_grad(), "binary cross entropy is not differentiable with respect to argument '",

@@ -3,7 +3,7 @@
 //   l1_distance(a, b, with_gradients) -> (distance 0-dim, its gradients for a or nothing)
 //   l1_distance_backward(grad, a, b)  -> gradients for a; those for b are their negatives. Linear in grad.
 
-#include "l1_distance/l1_distance.h"
+#include "l1_distance/l1_distance_host.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -38,7 +38,9 @@ std::vector<Tensor> call_backward(const Tensor& grad, TensorList a, TensorList b
   return op.call(grad, a, b);
 }
 
-void check(TensorList a, TensorList b) {
+}  // namespace
+
+void check_l1(TensorList a, TensorList b) {
   TORCH_CHECK_VALUE(
       a.size() == b.size() && !a.empty(), "an L1 distance got ", a.size(), " and ", b.size(),
       " tensors; expected as many of each, and at least one");
@@ -57,24 +59,31 @@ void check(TensorList a, TensorList b) {
   }
 }
 
-double run(TensorList a, TensorList b, Mode mode, double factor, std::vector<Tensor>* gradients) {
-  std::vector<Tensor> kept;
-  kept.reserve(2 * a.size());
-  std::vector<Segment> segments;
+L1Plan plan_l1(TensorList a, TensorList b, bool with_gradients, double factor) {
+  L1Plan plan;
+  plan.kept.reserve(2 * a.size());
   for (size_t k = 0; k < a.size(); ++k) {
-    const Tensor& x = kept.emplace_back(dense(a[k]));
-    const Tensor& y = kept.emplace_back(laid_out_as(b[k], x));
+    const Tensor& x = plan.kept.emplace_back(dense(a[k]));
+    const Tensor& y = plan.kept.emplace_back(laid_out_as(b[k], x));
     Segment s{};
     s.x = x.const_data_ptr();
     s.y = y.const_data_ptr();
     s.inner = 1;
     s.n = x.numel();
     s.factor = factor / static_cast<double>(s.n);
-    if (gradients != nullptr) {
-      s.grad = gradients->emplace_back(at::empty_like(x)).mutable_data_ptr();
+    if (with_gradients) {
+      s.grad = plan.gradients.emplace_back(at::empty_like(x)).mutable_data_ptr();
     }
-    segments.push_back(s);
+    plan.segments.push_back(s);
   }
+  return plan;
+}
+
+namespace {
+
+double run(TensorList a, TensorList b, Mode mode, double factor, std::vector<Tensor>* gradients) {
+  const L1Plan plan = plan_l1(a, b, gradients != nullptr, factor);
+  const std::vector<Segment>& segments = plan.segments;
   const int storage = storage_code(a[0].scalar_type());
   const auto kernel = l1_distance_block_kernel();
   const auto sums = for_segments(segments, [&](size_t k, int64_t begin, int64_t end, Sums& out) {
@@ -84,11 +93,14 @@ double run(TensorList a, TensorList b, Mode mode, double factor, std::vector<Ten
   for (size_t k = 0; k < sums.size(); ++k) {
     distance += sums[k].value / static_cast<double>(segments[k].n);
   }
+  if (gradients != nullptr) {
+    *gradients = plan.gradients;
+  }
   return distance;
 }
 
 Result forward_cpu(TensorList a, TensorList b, bool with_gradients) {
-  check(a, b);
+  check_l1(a, b);
   std::vector<Tensor> gradients;
   const double distance =
       run(a, b, with_gradients ? Mode::ReduceGrad : Mode::Reduce, 1, with_gradients ? &gradients : nullptr);
@@ -96,7 +108,7 @@ Result forward_cpu(TensorList a, TensorList b, bool with_gradients) {
 }
 
 std::vector<Tensor> backward_cpu(const Tensor& grad, TensorList a, TensorList b) {
-  check(a, b);
+  check_l1(a, b);
   std::vector<Tensor> gradients;
   run(a, b, Mode::Grad, read_scalar(grad), &gradients);
   return gradients;
@@ -111,7 +123,7 @@ std::vector<Tensor> like(TensorList a) {
 }
 
 Result forward_meta(TensorList a, TensorList b, bool with_gradients) {
-  check(a, b);
+  check_l1(a, b);
   return {
       at::empty({}, a[0].options().dtype(accumulate_type(a[0].scalar_type()))),
       with_gradients ? like(a) : std::vector<Tensor>()};
@@ -204,7 +216,7 @@ struct L1 : torch::autograd::Function<L1> {
 };
 
 Result forward_autograd(TensorList a, TensorList b, bool with_gradients) {
-  check(a, b);
+  check_l1(a, b);
   const auto needs = [](const Tensor& t) { return t.requires_grad(); };
   if (with_gradients || !at::GradMode::is_enabled() ||
       !(std::any_of(a.begin(), a.end(), needs) || std::any_of(b.begin(), b.end(), needs))) {

@@ -1,6 +1,7 @@
 """Fused losses: drop-ins for PyTorch's, the seven adversarial losses, `GANLoss`, and what is added to them."""
 
 from gan_fast.losses.adversarial import (
+    LOSSES,
     AdversarialLoss,
     CriticStats,
     HingeLoss,
@@ -27,6 +28,7 @@ from gan_fast.losses.drop_in import (
 from gan_fast.losses.gan_loss import GANLoss
 
 __all__ = [
+    "LOSSES",
     "AdversarialLoss",
     "BCELoss",
     "BCEWithLogitsLoss",

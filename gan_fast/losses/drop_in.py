@@ -46,6 +46,11 @@ def _fused(input: Tensor) -> bool:
     return isinstance(input, Tensor) and input.dtype in _FLOATS and not use_reference()
 
 
+def _autocasts(input: Tensor) -> bool:
+    kind = input.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def _like(extra: Tensor | None, input: Tensor) -> Tensor | None:
     """A weight with the input's dtype and shape."""
     return None if extra is None else extra.to(input.dtype).expand_as(input)
@@ -79,9 +84,9 @@ def binary_cross_entropy_with_logits(
         raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
     if use_reference() or not (_broadcasts(weight, input) and _broadcasts(pos_weight, input)):
         return bce_reference.binary_cross_entropy(input, target, weight, pos_weight, True, code)
-    if torch.is_autocast_enabled(input.device.type) and input.dtype != torch.float64:
+    if _autocasts(input) and input.dtype != torch.float64:
         input = input.float()
-    for other in (target, weight, pos_weight):
+    for other in (target, pos_weight):  # torch multiplies by the weight in place: it changes no dtype
         if other is not None and other.dtype != input.dtype:
             input = input.to(torch.promote_types(input.dtype, other.dtype))
     target = target.to(input.dtype)
@@ -120,7 +125,7 @@ def binary_cross_entropy(
         )
     if not _fused(input) or not _broadcasts(weight, input):
         return bce_reference.binary_cross_entropy(input, target, weight, None, False, code)
-    if torch.is_autocast_enabled(input.device.type):
+    if _autocasts(input):
         if input.device.type == "cuda":
             # PyTorch refuses this combination; so does its error, which says what to use instead
             return F.binary_cross_entropy(input, target, weight, reduction=reduction)
@@ -139,7 +144,7 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     """`torch.nn.functional.softplus`, fused: log(1 + e^(beta x)) / beta, and x itself where beta x > threshold."""
     if not _fused(input):
         return F.softplus(input, beta, threshold)
-    if torch.is_autocast_enabled(input.device.type) and input.device.type == "cuda":
+    if _autocasts(input) and input.device.type == "cuda":
         input = input.float()
     return torch.ops.gan_fast.softplus(input, beta, threshold)
 

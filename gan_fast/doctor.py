@@ -1,0 +1,214 @@
+"""gan-fast doctor: what was built, what serves each op on each device and why; `--check` runs each against the reference."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import gan_fast
+from gan_fast import _build, _C, losses, nvrtc
+
+# Every op, with the folder of csrc/ that holds it: the name of its device code.
+OPS = {
+    "adversarial_loss": "adversarial_loss",
+    "adversarial_terms": "adversarial_loss",
+    "adversarial_loss_backward": "adversarial_loss",
+    "binary_cross_entropy": "binary_cross_entropy",
+    "binary_cross_entropy_backward": "binary_cross_entropy",
+    "softplus": "softplus",
+    "softplus_backward": "softplus",
+    "l1_distance": "l1_distance",
+    "l1_distance_backward": "l1_distance",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Serving:
+    """One cell of the table: what runs an op on a device, and why that."""
+
+    op: str
+    device: str
+    kernel: str
+    reason: str
+
+
+def serving() -> list[Serving]:
+    """Which kernel serves each op on the CPU, on CUDA and on any other device."""
+    capability = _C.cpu_capability()
+    forced = os.environ.get("GAN_FAST_CPU_CAPABILITY")
+    cpu_reason = f"GAN_FAST_CPU_CAPABILITY={forced}" if forced else "the widest this processor and this build have"
+    info = _C.cuda_info()
+    rows = []
+    for op, source in OPS.items():
+        name = f"gan_fast::{op}"
+        if torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU"):
+            rows.append(Serving(op, "cpu", f"C++, {capability}", cpu_reason))
+        else:
+            rows.append(Serving(op, "cpu", "reference", "no CPU kernel is registered"))
+        rows.append(Serving(op, "cuda", *_cuda(name, source, info)))
+        rows.append(Serving(op, "other", "reference", "kernels are for CPU and CUDA; plain PyTorch elsewhere"))
+    return rows
+
+
+def _cuda(name: str, source: str, info: dict[str, Any]) -> tuple[str, str]:
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA"):
+        return "reference", "no CUDA kernel is registered"
+    embedded = info["kernels"].get(source, {}).get("fatbin_bytes", 0)
+    if not torch.cuda.is_available():
+        ready = f"embedded for {info['archs']}" if embedded else "would be compiled at first use (NVRTC)"
+        return "CUDA C++", f"no card here; {ready}"
+    served = [s for s in info["served"] if s[0] == source]
+    if served:
+        _, _, arch, by = served[0]
+        return "CUDA C++", f"loaded for sm_{arch} from {by}"
+    return "CUDA C++", f"embedded for {info['archs']}" if embedded else "compiled at first use (NVRTC): built without nvcc"
+
+
+def versions() -> dict[str, str]:
+    """What is installed, as text."""
+    built = json.loads((_build.PACKAGE / "_built_for.json").read_text(encoding="utf-8"))
+    rows = {
+        "gan_fast": f"{gan_fast.__version__} in {_build.PACKAGE}",
+        "built for": ", ".join(f"{key} {value}" for key, value in built.items()),
+        "torch": f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}",
+        "python": f"{platform.python_version()}, {platform.platform()}",
+    }
+    for package in ("numpy", "triton", "cuda-bindings"):
+        try:
+            rows[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            rows[package] = "not installed"
+    return rows
+
+
+def devices() -> dict[str, str]:
+    """The devices that kernels can run on, as text."""
+    info = _C.cuda_info()
+    rows = {
+        "cpu": f"{platform.machine()}, {torch.get_num_threads()} threads, kernels on {_C.cpu_capability()}, "
+        f"torch on {torch.backends.cpu.get_cpu_capability()}",
+        "cuda driver": str(info["driver_version"] or info["driver_error"]),
+        "cuda code embedded": info["archs"] or "none (built without nvcc; NVRTC compiles at first use)",
+        "nvrtc cache": str(nvrtc.cache_folder()),
+    }
+    for i in range(torch.cuda.device_count()):
+        p = torch.cuda.get_device_properties(i)
+        rows[f"cuda:{i}"] = f"{p.name}, sm_{p.major}{p.minor}, {p.total_memory / 2**30:.0f} GiB"
+    return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One comparison of a kernel with the float64 reference: the largest error, in units of what the dtype allows."""
+
+    op: str
+    device: str
+    dtype: str
+    error: float
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= 1.0
+
+
+def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[..., Tensor], list[Tensor]]]:
+    """Every public loss with inputs that do not divide a vector or a block."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return (torch.randn(*shape, generator=generator) * 4).to(device, dtype)
+
+    real, fake, target = draw(7, 1, 13, 11), draw(7, 1, 13, 11), draw(7, 1, 13, 11).sigmoid()
+    for name in losses.LOSSES:
+        loss = losses.get(name)()
+        yield name, lambda r, f, loss=loss: loss.discriminator(real=r, fake=f), [real, fake]
+        yield f"{name} (G)", lambda f, r, loss=loss: loss.generator(fake=f, real=r), [fake, real]
+    yield "bce with logits", losses.binary_cross_entropy_with_logits, [real, target]
+    probability = draw(7, 1, 13, 11).sigmoid().clamp(0.01, 0.99)
+    yield "bce", losses.binary_cross_entropy, [probability, target]
+    yield "softplus", lambda x: losses.softplus(x).sum() / x.numel(), [real]
+    yield "logsigmoid", lambda x: losses.logsigmoid(x).sum() / x.numel(), [real]
+    yield "feature matching", lambda a, b: losses.cycle_consistency(a, b, 1.0), [real, fake]
+
+
+def check() -> list[Check]:
+    """Run every kernel forward and backward on every device, dtype and instruction set, beside the float64 reference."""
+    places = [("cpu", name) for name in ("default", "avx2", "avx512")]
+    places += [(f"cuda:{i}", "") for i in range(torch.cuda.device_count())]
+    before = _C.cpu_capability()
+    results = []
+    try:
+        for device, capability in places:
+            if capability:
+                try:
+                    _C.set_cpu_capability(capability)
+                except ValueError:
+                    continue  # not in this build or not on this processor: the table above says what is used
+            for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+                for name, function, inputs in _cases(device, dtype):
+                    where = f"{device} {capability}".strip()
+                    results.append(Check(name, where, str(dtype).removeprefix("torch."), _error(function, inputs)))
+    finally:
+        _C.set_cpu_capability(before)
+    return results
+
+
+def _error(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> float:
+    """The largest error of value and gradients over the largest entry, in units of 16 eps of the dtype."""
+
+    def run(tensors: Sequence[Tensor]) -> list[Tensor]:
+        leaves = [t.detach().requires_grad_(i < 1) for i, t in enumerate(tensors)]
+        value = function(*leaves)
+        return [value.detach(), *torch.autograd.grad(value, leaves[:1])]
+
+    found = run(inputs)
+    with gan_fast.reference_mode():
+        exact = run([t.double().cpu() for t in inputs])
+    worst = 0.0
+    for a, b in zip(found, exact, strict=True):
+        scale = float(b.abs().max()) * 16 * torch.finfo(inputs[0].dtype).eps
+        error = float((a.double().cpu() - b).abs().max()) / scale
+        worst = max(worst, error if error == error else float("inf"))
+    return worst
+
+
+def _print_table(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> None:
+    widths = [max(len(str(row[i])) for row in (heads, *rows)) for i in range(len(heads))]
+    for row in (heads, ["-" * w for w in widths], *rows):
+        print("  " + "  ".join(str(cell).ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: print, and with `--check` return 1 if a kernel disagrees with its reference."""
+    parser = argparse.ArgumentParser(prog="gan-fast doctor", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="run every kernel against the reference")
+    options = parser.parse_args(argv)
+    for title, rows in (("versions", versions()), ("devices", devices())):
+        print(title)
+        for key, value in rows.items():
+            print(f"  {key:<18} {value}")
+    print("kernels")
+    _print_table([(s.op, s.device, s.kernel, s.reason) for s in serving()], ("op", "device", "kernel", "why"))
+    if not options.check:
+        return 0
+    results = check()
+    bad = [r for r in results if not r.ok]
+    print("check (value and gradient against the float64 reference; 1.0 is 16 eps of the largest entry)")
+    worst: dict[tuple[str, str], float] = {}
+    for r in results:
+        worst[r.device, r.dtype] = max(worst.get((r.device, r.dtype), 0.0), r.error)
+    _print_table([(d, t, f"{e:.2f}") for (d, t), e in worst.items()], ("device", "dtype", "worst"))
+    for r in bad:
+        print(f"  DISAGREES {r.op} on {r.device} in {r.dtype}: {r.error:.3g}", file=sys.stderr)
+    print(f"  {len(results) - len(bad)} of {len(results)} agree")
+    return 1 if bad else 0
