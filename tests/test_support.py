@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+
 from support.checks import check_bitwise_repeatable
 from support.drop_in import same_outcome, same_values
 from support.reference_runner import agree, poisoned_memory

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch._dynamo.testing
 import torch.nn.functional as F
-from support.drop_in import same_outcome
-from support.strategies import draw_values
-from support.tolerances import assert_bitwise_equal, assert_close
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gan_fast import losses, reference_mode
+from support.drop_in import same_outcome
+from support.strategies import draw_values
+from support.tolerances import assert_bitwise_equal, assert_close
 
 # name -> (ours, what it stands for in plain PyTorch), functions of logits x and targets t in (0, 1)
 PAIRS = {

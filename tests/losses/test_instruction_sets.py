@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+
+import gan_fast
+from gan_fast import losses
 from support.adversarial_formulas import NAMES, Loss, gradient_scale, reduced, sp
 from support.kernels import CAPABILITIES, cpu_capability, needs_kernels
 from support.reference_runner import agree, poisoned_memory
 from support.strategies import draw_values
 from support.tolerances import DTYPES, assert_close
-
-import gan_fast
-from gan_fast import losses
 
 pytestmark = needs_kernels
 # Below, at and above one vector, one unrolled loop and one block of every width.

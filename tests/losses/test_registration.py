@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+
+import gan_fast  # noqa: F401, registers the ops
 from support.checks import check_op
 from support.kernels import needs_kernels
 from support.strategies import draw_values
-
-import gan_fast  # noqa: F401, registers the ops
 
 pytestmark = needs_kernels
 
