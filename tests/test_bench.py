@@ -1,4 +1,4 @@
-"""The benchmarks: a wrong result is refused and not timed; ratios are those of medians; the report reads both records."""
+"""The benchmarks: a wrong result is refused, not timed; ratios are those of medians; the report reads both records."""
 
 from __future__ import annotations
 
