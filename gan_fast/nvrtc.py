@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-OPTIONS = ("--std=c++17",)
+# Unlike nvcc, NVRTC takes a lambda inside device code for a host function unless told otherwise.
+OPTIONS = ("--std=c++17", "--device-as-default-execution-space")
 
 _MAGIC = b"gan_fast cubin 1\n"
 _DIGEST_BYTES = 32
@@ -88,7 +89,7 @@ def _read(path: Path) -> bytes | None:
     """The cubin in a cache file; None where there is no file, or one that is truncated or not ours."""
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     head = len(_MAGIC) + _DIGEST_BYTES
     cubin = data[head:]

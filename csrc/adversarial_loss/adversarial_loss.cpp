@@ -1,6 +1,7 @@
 // Adversarial losses over lists of logits: schemas, checks, autograd to second order, the CPU implementation.
 //
-//   adversarial_loss(real, fake, ...)           -> (loss 0-dim, stats [5] or [0], gradients or nothing)
+//   adversarial_loss(real, fake, ...)           -> (loss 0-dim, stats [5] or [0], gradients or nothing); with
+//                                                  gradients it builds no graph
 //   adversarial_terms(real, fake, ...)          -> the unreduced terms
 //   adversarial_loss_backward(grads, real, ...) -> d loss / d logits, real's then fake's; itself differentiable
 //
@@ -133,10 +134,10 @@ AdversarialArgs check_adversarial(
           fake[k].sym_sizes(), "; a relativistic loss pairs them one by one, so their shapes must be equal");
     }
   }
-  a.real = real.vec();
-  a.fake = fake.vec();
-  a.real_weight = real_weight.vec();
-  a.fake_weight = fake_weight.vec();
+  a.real = real;
+  a.fake = fake;
+  a.real_weight = real_weight;
+  a.fake_weight = fake_weight;
   return a;
 }
 
@@ -192,15 +193,15 @@ AdversarialPlan plan_adversarial(
     }
     s.factor = a.reduction == Mean ? factor / static_cast<double>(s.n) : factor;
     if (with_gradients) {
-      plan.gradients[gradient] = at::empty_like(x);
+      plan.gradients[gradient] = empty_like_dense(x);
       s.grad = plan.gradients[gradient].mutable_data_ptr();
       if (other != nullptr) {
-        plan.gradients[gradient2] = at::empty_like(x);
+        plan.gradients[gradient2] = empty_like_dense(x);
         s.grad2 = plan.gradients[gradient2].mutable_data_ptr();
       }
     }
     if (with_values) {
-      s.value = plan.values.emplace_back(at::empty_like(x)).mutable_data_ptr();
+      s.value = plan.values.emplace_back(empty_like_dense(x)).mutable_data_ptr();
     }
     plan.segments.push_back(s);
     plan.numbers.push_back(numbers);
@@ -253,7 +254,7 @@ void set_offsets(const AdversarialArgs& a, AdversarialPlan& plan, const std::vec
 }
 
 Tensor scalar_tensor(double value, const Tensor& like) {
-  Tensor out = at::empty({}, like.options().dtype(accumulate_type(like.scalar_type())));
+  Tensor out = at::detail::empty_cpu({}, accumulate_type(like.scalar_type()));
   if (out.scalar_type() == at::kDouble) {
     *out.mutable_data_ptr<double>() = value;
   } else {
@@ -280,7 +281,7 @@ Tensor stats_tensor(const AdversarialArgs& a, const std::vector<Sums>& sums, dou
   for (const Tensor& t : a.fake) {
     count[1] += static_cast<double>(t.numel());
   }
-  Tensor out = at::empty({5}, a.first().options().dtype(accumulate_type(a.first().scalar_type())));
+  Tensor out = at::detail::empty_cpu({5}, accumulate_type(a.first().scalar_type()));
   const double values[] = {loss, x[0] / count[0], x[1] / count[1], sign[0] / count[0], sign[1] / count[1]};
   for (int i = 0; i < 5; ++i) {
     if (out.scalar_type() == at::kDouble) {
@@ -314,7 +315,7 @@ Result adversarial_loss_cpu(
     loss += reduction == Mean ? sums[k].value / static_cast<double>(plan.segments[k].n) : sums[k].value;
   }
   Tensor stats = with_stats ? stats_tensor(a, sums, loss)
-                            : at::empty({0}, a.first().options().dtype(accumulate_type(a.first().scalar_type())));
+                            : at::detail::empty_cpu({0}, accumulate_type(a.first().scalar_type()));
   return {scalar_tensor(loss, a.first()), std::move(stats), std::move(plan.gradients)};
 }
 
@@ -397,13 +398,15 @@ std::vector<Tensor> adversarial_loss_backward_meta(
 // Everything of the arguments but the logits, which autograd must see by themselves.
 AdversarialArgs with_logits(AdversarialArgs a, TensorList logits) {
   const size_t n = a.real.size();
-  a.real = logits.slice(0, n).vec();
-  a.fake = logits.slice(n).vec();
+  a.real = logits.slice(0, n);
+  a.fake = logits.slice(n);
   return a;
 }
 
 std::vector<Tensor> logits_of(const AdversarialArgs& a) {
-  std::vector<Tensor> all(a.real);
+  std::vector<Tensor> all;
+  all.reserve(a.real.size() + a.fake.size());
+  all.insert(all.end(), a.real.begin(), a.real.end());
   all.insert(all.end(), a.fake.begin(), a.fake.end());
   return all;
 }
@@ -433,7 +436,7 @@ c10::intrusive_ptr<Spec> save(AutogradContext* ctx, const AdversarialArgs& a, Te
   auto spec = c10::make_intrusive<Spec>(a);
   std::vector<Tensor> saved;
   saved.reserve(spec->n_real + spec->n_fake + spec->n_real_weight + spec->n_fake_weight + more.size());
-  for (const TensorList part : {TensorList(a.real), TensorList(a.fake), TensorList(a.real_weight), TensorList(a.fake_weight), more}) {
+  for (const TensorList part : {a.real, a.fake, a.real_weight, a.fake_weight, more}) {
     saved.insert(saved.end(), part.begin(), part.end());
   }
   ctx->save_for_backward(std::move(saved));
@@ -445,31 +448,32 @@ Spec& spec_of(AutogradContext* ctx) {
   return *static_cast<Spec*>(ctx->saved_data[kSpec].toCapsule().get());
 }
 
+// The arguments of a node's forward, and the tensors they are views of.
 struct Restored {
-  AdversarialArgs args;
-  std::vector<Tensor> more;
-};
+  explicit Restored(AutogradContext* ctx) : tensors(ctx->get_saved_variables()) {
+    const Spec& spec = spec_of(ctx);
+    TensorList rest = tensors;
+    const auto take = [&](size_t n) {
+      const TensorList part = rest.slice(0, n);
+      rest = rest.slice(n);
+      return part;
+    };
+    args.kind = spec.kind;
+    args.real_term = spec.real_term;
+    args.fake_term = spec.fake_term;
+    args.reduction = spec.reduction;
+    args.real = take(spec.n_real);
+    args.fake = take(spec.n_fake);
+    args.real_weight = take(spec.n_real_weight);
+    args.fake_weight = take(spec.n_fake_weight);
+    more = rest;
+  }
+  Restored(const Restored&) = delete;
 
-Restored restore(AutogradContext* ctx) {
-  const Spec& spec = spec_of(ctx);
-  const variable_list saved = ctx->get_saved_variables();
-  auto next = saved.begin();
-  const auto take = [&](size_t n) {
-    next += static_cast<std::ptrdiff_t>(n);
-    return std::vector<Tensor>(next - static_cast<std::ptrdiff_t>(n), next);
-  };
-  Restored r;
-  r.args.kind = spec.kind;
-  r.args.real_term = spec.real_term;
-  r.args.fake_term = spec.fake_term;
-  r.args.reduction = spec.reduction;
-  r.args.real = take(spec.n_real);
-  r.args.fake = take(spec.n_fake);
-  r.args.real_weight = take(spec.n_real_weight);
-  r.args.fake_weight = take(spec.n_fake_weight);
-  r.more.assign(next, saved.end());
-  return r;
-}
+  variable_list tensors;
+  AdversarialArgs args;
+  TensorList more;
+};
 
 // phi' and phi'' of a term with the weights left out, in the accumulation type, differentiable further.
 Tensor first_derivative(Kind kind, const TermNumbers& t, const Tensor& u) {
@@ -518,9 +522,9 @@ struct AdversarialBackward : torch::autograd::Function<AdversarialBackward> {
 
   // v: cotangents of the logits' gradients. L = sum_k <v_k, G_k>; returned are dL/d grads and dL/d logits.
   static variable_list backward(AutogradContext* ctx, const variable_list& v) {
-    const Restored r = restore(ctx);
+    const Restored r(ctx);
     const AdversarialArgs& a = r.args;
-    const std::vector<Tensor>& grads = r.more;
+    const TensorList grads = r.more;
     const size_t n_real = a.real.size(), n = n_real + a.fake.size(), terms = a.term_count();
     const at::ScalarType type = accumulate_type(a.first().scalar_type());
     std::vector<Tensor> d_grads(grads.size()), d_logits(n);
@@ -603,22 +607,14 @@ std::vector<Tensor> adversarial_loss_backward_autograd(
 }
 
 struct AdversarialLoss : torch::autograd::Function<AdversarialLoss> {
-  static variable_list forward(
-      AutogradContext* ctx, TensorList logits, const AdversarialArgs& rest, bool with_stats, bool with_gradients) {
+  static variable_list forward(AutogradContext* ctx, TensorList logits, const AdversarialArgs& rest, bool with_stats) {
     ctx->set_materialize_grads(false);
     const AdversarialArgs a = with_logits(rest, logits);
-    const bool ahead = !with_gradients && a.first().device().is_cpu();
     at::AutoDispatchBelowADInplaceOrView guard;
-    auto [loss, stats, gradients] = call_loss(a, with_stats, with_gradients || ahead);
-    const auto spec = save(ctx, a);
-    variable_list out{std::move(loss), std::move(stats)};
-    if (ahead) {
-      spec->ahead = std::move(gradients);
-    } else {
-      out.insert(out.end(), gradients.begin(), gradients.end());
-    }
-    ctx->mark_non_differentiable(variable_list(out.begin() + 1, out.end()));
-    return out;
+    auto [loss, stats, gradients] = call_loss(a, with_stats, a.first().device().is_cpu());
+    save(ctx, a)->ahead = std::move(gradients);
+    ctx->mark_non_differentiable({stats});
+    return {std::move(loss), std::move(stats)};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -637,10 +633,10 @@ struct AdversarialLoss : torch::autograd::Function<AdversarialLoss> {
         }
       }
       if (out.empty()) {
-        out = call_backward({g}, restore(ctx).args);
+        out = call_backward(g, Restored(ctx).args);
       }
     }
-    out.resize(spec.n_real + spec.n_fake + 3);
+    out.resize(spec.n_real + spec.n_fake + 2);
     return out;
   }
 };
@@ -656,12 +652,12 @@ Result adversarial_loss_autograd(
     Numbers fake_term, int64_t reduction, bool with_stats, bool with_gradients) {
   const AdversarialArgs a =
       check_adversarial(real, fake, real_weight, fake_weight, kind, real_term, fake_term, reduction);
-  if (!any_requires_grad(real, fake)) {
+  if (with_gradients || !any_requires_grad(real, fake)) {
     at::AutoDispatchBelowADInplaceOrView guard;
     return call_loss(a, with_stats, with_gradients);
   }
-  variable_list out = AdversarialLoss::apply(TensorList(logits_of(a)), a, with_stats, with_gradients);
-  return {out[0], out[1], std::vector<Tensor>(out.begin() + 2, out.end())};
+  variable_list out = AdversarialLoss::apply(TensorList(logits_of(a)), a, with_stats);
+  return {std::move(out[0]), std::move(out[1]), std::vector<Tensor>()};
 }
 
 struct AdversarialTerms : torch::autograd::Function<AdversarialTerms> {
@@ -673,7 +669,7 @@ struct AdversarialTerms : torch::autograd::Function<AdversarialTerms> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    variable_list out = call_backward(grads, restore(ctx).args);
+    variable_list out = call_backward(grads, Restored(ctx).args);
     out.emplace_back();
     return out;
   }
@@ -709,11 +705,12 @@ Result adversarial_loss_autocast(
     Numbers fake_term, int64_t reduction, bool with_stats, bool with_gradients) {
   c10::impl::ExcludeDispatchKeyGuard guard(at::autocast::get_autocast_dispatch_key_from_device_type(kDevice));
   const bool mixed = mixed_dtypes(real, fake);
+  const std::vector<Tensor> reals = to_common<kDevice>(real, mixed), fakes = to_common<kDevice>(fake, mixed);
   AdversarialArgs a;
-  a.real = to_common<kDevice>(real, mixed);
-  a.fake = to_common<kDevice>(fake, mixed);
-  a.real_weight = real_weight.vec();
-  a.fake_weight = fake_weight.vec();
+  a.real = reals;
+  a.fake = fakes;
+  a.real_weight = real_weight;
+  a.fake_weight = fake_weight;
   a.kind = static_cast<Kind>(kind);
   a.real_term = numbers(real_term);
   a.fake_term = numbers(fake_term);
@@ -727,11 +724,12 @@ std::vector<Tensor> adversarial_terms_autocast(
     Numbers fake_term) {
   c10::impl::ExcludeDispatchKeyGuard guard(at::autocast::get_autocast_dispatch_key_from_device_type(kDevice));
   const bool mixed = mixed_dtypes(real, fake);
+  const std::vector<Tensor> reals = to_common<kDevice>(real, mixed), fakes = to_common<kDevice>(fake, mixed);
   AdversarialArgs a;
-  a.real = to_common<kDevice>(real, mixed);
-  a.fake = to_common<kDevice>(fake, mixed);
-  a.real_weight = real_weight.vec();
-  a.fake_weight = fake_weight.vec();
+  a.real = reals;
+  a.fake = fakes;
+  a.real_weight = real_weight;
+  a.fake_weight = fake_weight;
   a.kind = static_cast<Kind>(kind);
   a.real_term = numbers(real_term);
   a.fake_term = numbers(fake_term);

@@ -1,6 +1,6 @@
 // The adversarial terms on the card: adversarial_loss.h says what they are, common/cuda/map_reduce.h how they are summed.
 //
-// Kernels: adversarial_<kind>_<what>_<dtype>.
+// Kernels: adversarial_<kind>_<what>_<dtype>. Softplus is the average kind with a shift of zero: one kernel serves both.
 #include "adversarial_loss/adversarial_loss.h"
 #include "common/cuda/map_reduce.h"
 
@@ -19,7 +19,7 @@ struct MakeAdversarial {
   template <class M>
   __device__ __forceinline__ static AdversarialTerm<M, kKind> term(const AdversarialArguments& a, int k) {
     TermNumbers numbers = a.numbers[k];
-    if constexpr (kShifts) numbers.shift = a.shifts[a.work[k].other];
+    if constexpr (kShifts) numbers.shift = a.shifts ? a.shifts[a.work[k].other] : 0.0;
     return AdversarialTerm<M, kKind>(numbers);
   }
 };
@@ -27,8 +27,7 @@ struct MakeAdversarial {
 }  // namespace gan_fast::cuda
 
 GAN_FAST_MAP_REDUCE(adversarial_linear, gan_fast::cuda::MakeAdversarial<gan_fast::Kind::Linear>, gan_fast::cuda::AdversarialArguments)
-GAN_FAST_MAP_REDUCE(adversarial_softplus, gan_fast::cuda::MakeAdversarial<gan_fast::Kind::Softplus>, gan_fast::cuda::AdversarialArguments)
+GAN_FAST_MAP_REDUCE(adversarial_softplus, gan_fast::cuda::MakeAdversarial<gan_fast::Kind::Average>, gan_fast::cuda::AdversarialArguments)
 GAN_FAST_MAP_REDUCE(adversarial_hinge, gan_fast::cuda::MakeAdversarial<gan_fast::Kind::Hinge>, gan_fast::cuda::AdversarialArguments)
 GAN_FAST_MAP_REDUCE(adversarial_square, gan_fast::cuda::MakeAdversarial<gan_fast::Kind::Square>, gan_fast::cuda::AdversarialArguments)
 GAN_FAST_MAP_REDUCE(adversarial_pair, gan_fast::cuda::MakeAdversarial<gan_fast::Kind::Pair>, gan_fast::cuda::AdversarialArguments)
-GAN_FAST_MAP_REDUCE(adversarial_average, gan_fast::cuda::MakeAdversarial<gan_fast::Kind::Average>, gan_fast::cuda::AdversarialArguments)

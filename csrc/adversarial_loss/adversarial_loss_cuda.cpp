@@ -25,8 +25,8 @@ MapReduceFamilies& kernels(Kind kind) {
   static MapReduceFamilies families[] = {
       {"adversarial_loss", "adversarial_linear"}, {"adversarial_loss", "adversarial_softplus"},
       {"adversarial_loss", "adversarial_hinge"},  {"adversarial_loss", "adversarial_square"},
-      {"adversarial_loss", "adversarial_pair"},   {"adversarial_loss", "adversarial_average"}};
-  return families[static_cast<int>(kind)];
+      {"adversarial_loss", "adversarial_pair"}};
+  return families[static_cast<int>(kind == Kind::Average ? Kind::Softplus : kind)];
 }
 
 Items items_of(const AdversarialArgs& a, const AdversarialPlan& plan) {
@@ -44,7 +44,7 @@ Items items_of(const AdversarialArgs& a, const AdversarialPlan& plan) {
   return items;
 }
 
-double element_count(const std::vector<Tensor>& tensors) {
+double element_count(TensorList tensors) {
   double n = 0;
   for (const Tensor& t : tensors) {
     n += static_cast<double>(t.numel());

@@ -8,8 +8,9 @@
 
 namespace gan_fast {
 
+// The lists are views of the caller's: what outlives a call is in `Restored` (adversarial_loss.cpp).
 struct AdversarialArgs {
-  std::vector<Tensor> real, fake, real_weight, fake_weight;
+  TensorList real, fake, real_weight, fake_weight;
   Kind kind = Kind::Linear;
   TermNumbers real_term, fake_term;
   int64_t reduction = Mean;

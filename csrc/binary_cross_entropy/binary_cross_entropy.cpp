@@ -112,12 +112,12 @@ Result forward_cpu(
   BcePlan p = plan_bce(input, target, weight, pos_weight, nullptr);
   const double n = static_cast<double>(p.segment.n);
   if (reduction == None) {
-    Tensor value = at::empty_like(p.x);
+    Tensor value = empty_like_dense(p.x);
     p.segment.value = value.mutable_data_ptr();
     run(p, logits, Mode::Value);
     return {value, at::empty({0}, input.options())};
   }
-  Tensor gradient = with_gradient ? at::empty_like(p.x) : at::empty({0}, input.options());
+  Tensor gradient = with_gradient ? empty_like_dense(p.x) : at::detail::empty_cpu({0}, input.scalar_type());
   p.segment.factor = reduction == Mean ? 1 / n : 1;
   p.segment.grad = gradient.mutable_data_ptr();
   const Sums sums = run(p, logits, with_gradient ? Mode::ReduceGrad : Mode::Reduce);
@@ -129,7 +129,7 @@ Tensor backward_cpu(
     bool logits, int64_t reduction) {
   check_bce(input, target, weight, pos_weight);
   BcePlan p = plan_bce(input, target, weight, pos_weight, reduction == None ? &grad : nullptr);
-  Tensor gradient = at::empty_like(p.x);
+  Tensor gradient = empty_like_dense(p.x);
   p.segment.grad = gradient.mutable_data_ptr();
   p.segment.factor = reduction == None ? 1
       : reduction == Mean              ? read_scalar(grad) / static_cast<double>(p.segment.n)

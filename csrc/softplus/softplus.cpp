@@ -42,7 +42,7 @@ Tensor run(const Tensor& input, const Tensor* grad, double beta, double threshol
   const int storage = storage_code(input.scalar_type());
   const Tensor x = dense(input);
   const Tensor c = grad != nullptr ? laid_out_as(*grad, x) : Tensor();
-  Tensor out = at::empty_like(x);
+  Tensor out = empty_like_dense(x);
   Segment s{};
   s.x = x.const_data_ptr();
   s.c = grad != nullptr ? c.const_data_ptr() : nullptr;

@@ -22,6 +22,10 @@ Term = tuple[float, float, float]
 _REDUCTIONS = {"none": reference.NONE, "mean": reference.MEAN, "sum": reference.SUM}
 _NO_TERM: Term = (0.0, 0.0, 0.0)
 
+# Looked up once: a critic's 64 logits cost less than the look-ups.
+_adversarial_loss = torch.ops.gan_fast.adversarial_loss.default
+_adversarial_terms = torch.ops.gan_fast.adversarial_terms.default
+
 
 class CriticStats(NamedTuple):
     """What a critic's step looks like from outside: detached 0-dim tensors on the logits' device, read when you like.
@@ -154,17 +158,17 @@ class AdversarialLoss:
         For reduction "none" the derivative of each logit's own term (of their sum). Not differentiable.
         """
         lists = _as_lists(real, fake, real_weight, fake_weight)
-        args = (*lists, int(self.kind), self._real_term, self._fake_term)
+        args = (*lists, self.kind.value, self._real_term, self._fake_term)
         # every logit has one term, so the gradient of the terms themselves is that of their sum
         reduction = self._reduction or reference.SUM
-        with torch.no_grad():
-            if use_reference():
-                reference.check(*args[:5])
-                first = lists[1][0]
-                one = torch.ones((), dtype=reference.accumulate_dtype(first), device=first.device)
+        if use_reference():
+            reference.check(*args[:5])
+            first = lists[1][0]
+            one = torch.ones((), dtype=reference.accumulate_dtype(first), device=first.device)
+            with torch.no_grad():
                 out = reference.adversarial_loss_backward([one], *args, reduction)
-            else:
-                out = torch.ops.gan_fast.adversarial_loss(*args, reduction, False, True)[2]
+        else:
+            out = _adversarial_loss(*args, reduction, False, True)[2]
         n = len(lists[0])
         return (out[:n], out[n:]) if isinstance(fake, (list, tuple)) else (out[0], out[n])
 
@@ -179,14 +183,14 @@ class AdversarialLoss:
         fake_weight: Logits | None,
         with_stats: bool,
     ) -> Any:
-        args = (*_as_lists(real, fake, real_weight, fake_weight), int(kind), real_term, fake_term)
+        args = (*_as_lists(real, fake, real_weight, fake_weight), kind.value, real_term, fake_term)
         if self._reduction == reference.NONE:
             return _unreduced(args, fake, with_stats)
         if use_reference():
             reference.check(*args[:5])
             loss, stats = reference.adversarial_loss(*args, self._reduction, with_stats)
         else:
-            loss, stats, _ = torch.ops.gan_fast.adversarial_loss(*args, self._reduction, with_stats, False)
+            loss, stats, _ = _adversarial_loss(*args, self._reduction, with_stats, False)
         return (loss, CriticStats(*stats.unbind())) if with_stats else loss
 
 
@@ -197,7 +201,7 @@ def _unreduced(args: tuple[Any, ...], fake: Logits, with_stats: bool) -> Any:
         reference.check(*args[:5])
         terms = [t.to(fakes[0].dtype) for t in reference.adversarial_terms(*args)]
     else:
-        terms = torch.ops.gan_fast.adversarial_terms(*args)
+        terms = _adversarial_terms(*args)
     listed = isinstance(fake, (list, tuple))
     if args[4] == Kind.PAIR or not reals:
         result: Any = terms if listed else terms[0]
@@ -224,6 +228,8 @@ def _as_list(logits: Logits | None) -> list[Tensor]:
 def _as_lists(
     real: Logits | None, fake: Logits, real_weight: Logits | None, fake_weight: Logits | None
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+    if isinstance(real, Tensor) and isinstance(fake, Tensor) and real_weight is None and fake_weight is None:
+        return [real], [fake], [], []
     lists = _as_list(real), _as_list(fake), _as_list(real_weight), _as_list(fake_weight)
     if real is not None and isinstance(real, Tensor) != isinstance(fake, Tensor):
         raise ValueError("real and fake logits must both be tensors or both be lists of tensors")
@@ -368,8 +374,8 @@ def get(name: str) -> type[AdversarialLoss]:
 def evaluate_single(kind: Kind, term: Term, logits: Logits) -> Tensor:
     """The mean of one term over each tensor of `logits`, summed over the tensors."""
     none: list[Tensor] = []
-    args = (none, _as_list(logits), none, none, int(kind), _NO_TERM, term, reference.MEAN, False)
+    args = (none, _as_list(logits), none, none, kind.value, _NO_TERM, term, reference.MEAN, False)
     if use_reference():
         reference.check(*args[:5])
         return reference.adversarial_loss(*args)[0]
-    return torch.ops.gan_fast.adversarial_loss(*args, False)[0]
+    return _adversarial_loss(*args, False)[0]

@@ -55,9 +55,11 @@ class DCGAN(Recipe):
     max_channels: int = 256
     """Most channels of any layer."""
 
-    # Without it the 8x8 networks of the digits are two layers deep.
-    extra_layers: int = 1
-    """3x3 convolutions added at each side."""
+    # Without them the 8x8 networks of the digits are two layers deep. At 32 pixels they take two thirds of the time
+    # and give nothing for it: on Fashion-MNIST, after 180 seconds of one core, the proxy distance is at 1.12 of the
+    # Gaussian's with them and at 0.41 without.
+    extra_layers: int | None = None
+    """3x3 convolutions added at each side. Default: 1 for images below 32 pixels, 0 (the paper) from there."""
 
     # The paper has batch; spectral normalisation (Miyato et al. 2018) keeps a critic of 1,400 images from memorising
     # them and lets it score real and fake images in one pass.
@@ -106,8 +108,10 @@ class DCGAN(Recipe):
         return (*super().positive_fields(), *own)
 
     def model_config(self, resolution: int, channels: int) -> dict[str, Any]:
-        own = ("latent_dim", "base_channels", "max_channels", "extra_layers", "critic_norm", "generator_norm")
-        return {"resolution": resolution, "channels": channels, **{name: getattr(self, name) for name in own}}
+        extra = self.extra_layers if self.extra_layers is not None else int(resolution < 32)
+        own = ("latent_dim", "base_channels", "max_channels", "critic_norm", "generator_norm")
+        settings = {name: getattr(self, name) for name in own}
+        return {"resolution": resolution, "channels": channels, "extra_layers": extra, **settings}
 
     def latent_size(self) -> int:
         return self.latent_dim

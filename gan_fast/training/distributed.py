@@ -3,9 +3,9 @@
     grad <- 1/world sum over ranks grad        one all-reduce of all gradients laid end to end
 
 Started by `torchrun`, which sets RANK, WORLD_SIZE and LOCAL_RANK; without them there is one process and every call
-here costs nothing. Every rank builds its networks from the same seed and draws from the same random streams, so nothing
-needs to be broadcast. Gradients are averaged after the backward pass and not by DistributedDataParallel's hooks, which
-do not survive a double backward.
+here costs nothing. Every rank builds its networks from the same seed and draws from the same random streams, so
+nothing needs to be broadcast. Gradients are averaged after the backward pass and not by DistributedDataParallel's
+hooks, which do not survive a double backward.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class EMA:
         averaged, source, counters = [], [], []
         pairs = [
             *zip(self.module.parameters(), network.parameters(), strict=True),
-            *zip(self.module.buffers(), network.buffers(), strict=True),
+            *zip(self.module.buffers(), network.buffers(), strict=False),
         ]
         for mine, theirs in pairs:
             if mine.is_floating_point():

@@ -37,7 +37,7 @@ def make(data: Any, *, batch: int, seed: int, flip: bool, machine: Machine, worl
     if isinstance(data, Iterable):
         return LoaderFeed(data, machine)
     raise ValueError(
-        f"data must be an ImageDataset, a data set with len() and [], or an iterable of batches, "
+        "data must be an ImageDataset, a data set with len() and [], or an iterable of batches, "
         f"got {type(data).__name__}"
     )
 

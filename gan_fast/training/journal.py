@@ -55,7 +55,7 @@ class Journal:
         self._board.add_image("samples", grid(samples), step)
         self._board.flush()
         if self.readings:
-            columns = dict(zip(Reading._fields, zip(*self.readings, strict=True), strict=True))
+            columns = dict(zip(Reading._fields, zip(*self.readings, strict=True), strict=False))
             save_curves(
                 self.folder.losses,
                 [images / 1000 for images in columns["images"]],

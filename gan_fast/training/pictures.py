@@ -26,7 +26,7 @@ def to_bytes(images: Tensor) -> Tensor:
 
 
 def grid(images: Tensor, columns: int | None = None) -> Tensor:
-    """uint8 `[C, rows * (H + 1) - 1, columns * (W + 1) - 1]` from images `[N, C, H, W]` in [-1, 1], lines between."""
+    """uint8 `[C, rows * (H + 1) - 1, columns * (W + 1) - 1]` from images in [-1, 1], a line between them."""
     pixels = to_bytes(images)
     count, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -60,8 +60,9 @@ def save_curves(path: Path, kimg: Sequence[float], curves: dict[str, dict[str, S
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 2.6 * len(curves)), layout="constrained")
-    rows = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (title, lines) in zip(rows, curves.items(), strict=True):
+    for axes, (title, lines) in zip(
+        figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0], curves.items(), strict=True
+    ):
         for name, values in lines.items():
             axes.plot(_thin(kimg), _thin(values), label=name, linewidth=1)
         axes.set_ylabel(title)

@@ -1,4 +1,4 @@
-"""What every system's configuration shares. A recipe is a frozen dataclass: fields are flags, docstrings the help."""
+"""What all recipes share. A recipe is a frozen dataclass: each field is a flag, its docstring the flag's help."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Trainer:
         self._read_at = (0, 0, 0.0)
 
     def step(self, batch: Any) -> StepStats:
-        """Train on one batch of real images `[N, C, H, H]`: the critic, the generator at its turn, the average."""
+        """Train on real images `[N, C, H, H]`: the critic, the generator when its turn comes, the average."""
         real = feed.to_images(batch, self.machine).to(memory_format=self.machine.memory_format)
         self.steps += 1
         self.images += len(real) * self.world.size
@@ -323,7 +323,7 @@ class Trainer:
         journal.snapshot(self.steps, self.sample(_GRID_IMAGES))
 
     def _keep(self) -> None:
-        """Save into the run, point `latest` at it, then remove what is too old: in this order it can die anywhere."""
+        """Save, then point `latest` at it, then remove what is too old: in this order it can die anywhere."""
         assert self.run is not None
         where = self.run.checkpoint(self.steps)
         self.save(where)

@@ -14,9 +14,8 @@ from cuda_compile import compilers
 SOURCES = {source.stem: source for source in compilers.sources()}
 NO_PTXAS = "no ptxas: neither a CUDA toolkit on PATH nor triton"
 
-# Kernels that may use local memory, kernel -> bytes. In double precision the compiler saves a few values around its
-# calls of division and logarithm, which bound the loop far more than they do.
-LOCAL_MEMORY_BYTES = {"adversarial_softplus_reduce_f64": 16, "bce_probabilities_reduce_f64": 16}
+# Kernels that may use local memory, with the reason as a comment: kernel -> bytes.
+LOCAL_MEMORY_BYTES: dict[str, int] = {}
 
 
 def resources(name: str, arch: str) -> dict[str, compilers.Resources]:

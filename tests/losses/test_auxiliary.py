@@ -77,7 +77,7 @@ def test_mismatches_are_named():
         losses.feature_matching(layers(1), layers(1)[:2])
     with pytest.raises((ValueError, RuntimeError), match=r"4.*5|5.*4"):
         losses.feature_matching(torch.randn(4, 3), torch.randn(5, 3))
-    with pytest.raises((ValueError, RuntimeError, TypeError), match=r"(?i)float.*double|double.*float"):
+    with pytest.raises((ValueError, RuntimeError, TypeError), match="float32"):
         losses.feature_matching(torch.randn(4), torch.randn(4).double())
 
 

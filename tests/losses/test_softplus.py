@@ -36,7 +36,7 @@ def test_against_the_formula(ours, kind, dtype, device):
     dtype=strategies.dtypes,
     shape=strategies.shapes(),
     beta=st.sampled_from((1.0, 0.5, 2, -1.5)),
-    threshold=st.sampled_from((20.0, 5, 0.5)),
+    threshold=st.sampled_from((20.0, 5.3, 0.6)),  # not hit exactly: at equality torch's second derivative is 0
     data=st.data(),
 )
 def test_softplus_same_as_torch(dtype, shape, beta, threshold, data):

@@ -38,7 +38,6 @@ _FLAGS = (
 
 def kernel_names(source: Path) -> list[str]:
     """The extern "C" kernels of a .cu file, by preprocessing it."""
-    # -D keeps the macros' own definition of a kernel from being taken for one
     command = [
         str(runner.COMPILER),
         "-E",
@@ -47,7 +46,7 @@ def kernel_names(source: Path) -> list[str]:
         "-std=c++20",
         f"-I{CSRC}",
         "-D__global__=SIMT_KERNEL",
-        "-D__launch_bounds__(x)=",
+        "-D__launch_bounds__(...)=",
         str(source),
     ]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -210,7 +210,8 @@ def test_binary_cross_entropy(is_logits: bool, dtype: torch.dtype) -> None:
         x = logits(n, dtype=dtype)
         x = x if is_logits else torch.sigmoid(x)
         t = torch.rand(n, generator=torch.Generator().manual_seed(n)).to(dtype)
-        if not is_logits:
+        if not is_logits and dtype != torch.float64:
+            # there the gradient is bounded by torch's floor of 1e-12, which is a float32 even for float64
             x[0], t[0] = 0.0, 1.0
         w = torch.rand(n).add(0.5).to(dtype) if weighted else None
         q = torch.rand(n).add(0.5).to(dtype) if positive and is_logits else None

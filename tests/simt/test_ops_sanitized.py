@@ -30,7 +30,8 @@ class Segment(ctypes.Structure):
 
 class SegmentWork(ctypes.Structure):
     _fields_ = [
-        *fields(scale=ctypes.c_double, inverse_n=ctypes.c_double, other_factor=ctypes.c_double, unit_end=ctypes.c_int),
+        *((name, ctypes.c_double) for name in ("scale", "inverse_n", "other_factor", "inverse_inner")),
+        ("unit_end", ctypes.c_int),
         *fields(side=ctypes.c_short, vector=ctypes.c_short, index=ctypes.c_int, other=ctypes.c_int),
     ]
 

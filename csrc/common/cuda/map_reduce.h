@@ -6,7 +6,7 @@
 // S is the storage type. Make describes the op:
 //   term<M>(arguments, k)  segment k's term, a functor (x, y, p, value&, derivative&) over the arithmetic M with static kUsesY, kUsesP
 //   Result<S>              the type of the loss and of the gradient that arrives for it
-//   kShifts                the term depends on the mean of another segment
+//   kShifts                the term may depend on the mean of another segment
 //   kSegmentSums           a launch may be asked for means and sums of derivatives by segment
 #pragma once
 
@@ -26,86 +26,96 @@ __device__ __forceinline__ T sign(T v) {
   return v > T(0) ? T(1) : v < T(0) ? T(-1) : v;  // NaN stays
 }
 
-// The sample weight of element i, one for every `inner` elements. A 64-bit division costs more than the rest of the term.
+// The sample weight of element i, one for every `inner` elements. An integer division is a call that costs more than the rest of the
+// term; the product with 1 / inner is off by one at most for i < 2^52.
 template <class T>
-__device__ __forceinline__ T sample_weight(const Segment& s, long long i) {
-  const long long sample = s.inner == 1 ? i : s.n <= 0x7fffffff ? (long long)((unsigned)i / (unsigned)s.inner) : i / s.inner;
+__device__ __forceinline__ T sample_weight(const Segment& s, double inverse_inner, long long i) {
+  long long sample = (long long)((double)i * inverse_inner);
+  const long long rest = i - sample * s.inner;
+  sample += rest >= s.inner ? 1 : rest < 0 ? -1 : 0;
   return static_cast<const T*>(s.w)[sample];
 }
 
-// V consecutive elements of the inputs; absent factors are 1.
+// V consecutive elements. x and y are read ahead, as bits, for they are what most losses wait for; the rest, where there is any, when it
+// is needed.
 template <class S, int V>
 struct Inputs {
   using T = typename Accumulate<S>::T;
-  T x[V], y[V], p[V], factor[V];
+  Packet<S, V> x, y;
+  long long packet;
 
   template <class F>
-  __device__ __forceinline__ void read(const Segment& s, long long packet) {
-    load<S, V>(s.x, packet, x);
-    if constexpr (F::kUsesY) load<S, V>(s.y, packet, y);
+  __device__ __forceinline__ void read(const Segment& s, long long at) {
+    packet = at;
+    x = static_cast<const Packet<S, V>*>(s.x)[packet];
+    if constexpr (F::kUsesY) y = static_cast<const Packet<S, V>*>(s.y)[packet];
+  }
+
+  // value = w v(x, y, p), derivative = w c v'(x, y, p)
+  template <class F>
+  __device__ __forceinline__ void evaluate(const F& f, const Segment& s, const SegmentWork& work, T (&value)[V], T (&derivative)[V]) const {
+    T p[V];
 #pragma unroll
-    for (int j = 0; j < V; ++j) p[j] = factor[j] = T(1);
+    for (int j = 0; j < V; ++j) p[j] = T(1);
     if constexpr (F::kUsesP) {
       if (const void* second = opaque(s.p)) load<S, V>(second, packet, p);
     }
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+      T other = 0;
+      if constexpr (F::kUsesY) other = widen(y.element[j]);
+      f(widen(x.element[j]), other, p[j], value[j], derivative[j]);
+    }
     if (const void* w = opaque(s.w)) {
-      if (V > 1 && s.inner == 1) {
-        // Weights are of type T: as many elements may take two loads.
-        constexpr int kPart = V > 1 ? kVector<T> : 1;
+      // Weights are of type T, so as many elements may take two loads. Where a sample has one weight, a packet lies within a sample: the
+      // host allows packets only where `inner` is a multiple of their size.
+      constexpr int kPart = V > 1 ? kVector<T> : 1;
 #pragma unroll
-        for (int part = 0; part < V / kPart; ++part) {
-          T some[kPart];
+      for (int part = 0; part < V / kPart; ++part) {
+        T some[kPart];
+        if (V > 1 && s.inner == 1) {
           load<T, kPart>(w, packet * (V / kPart) + part, some);
+        } else {
+          const T one = sample_weight<T>(s, work.inverse_inner, packet * V);
 #pragma unroll
-          for (int j = 0; j < kPart; ++j) factor[part * kPart + j] = some[j];
+          for (int j = 0; j < kPart; ++j) some[j] = one;
         }
-      } else {
-        // The packet lies within one sample: the host allows packets only where `inner` is a multiple of their size.
-        const T one = sample_weight<T>(s, packet * V);
 #pragma unroll
-        for (int j = 0; j < V; ++j) factor[j] = one;
+        for (int j = 0; j < kPart; ++j) {
+          value[part * kPart + j] *= some[j];
+          derivative[part * kPart + j] *= some[j];
+        }
       }
     }
     if (const void* cotangent = opaque(s.c)) {
       T c[V];
       load<S, V>(cotangent, packet, c);
 #pragma unroll
-      for (int j = 0; j < V; ++j) factor[j] *= c[j];
+      for (int j = 0; j < V; ++j) derivative[j] *= c[j];
     }
-  }
-
-  // The weighted value and derivative of element j.
-  template <class F>
-  __device__ __forceinline__ void evaluate(const F& f, int j, T& value, T& derivative) const {
-    T other = 0;
-    if constexpr (F::kUsesY) other = y[j];
-    f(x[j], other, p[j], value, derivative);
-    value *= factor[j];
-    derivative *= factor[j];
   }
 };
 
-// Calls each(inputs, packet) for the packets of segment s that belong to thread `thread` of `threads`: two packets are loaded before
-// either is used, to have enough bytes in flight. Elements beyond the last whole packet, and segments not aligned for packets, go one
-// by one.
+// Calls each(inputs) for the packets of segment s that belong to thread `thread` of `threads`: two are read before either is used, to
+// have enough bytes in flight. Elements beyond the last whole packet, and segments not aligned for packets, go one by one.
 template <class S, class F, class Each>
-__device__ __forceinline__ void for_elements(const Segment& s, bool vector, long long thread, long long threads, const Each& each) {
+__device__ __forceinline__ void for_elements(const Segment& s, const SegmentWork& work, long long thread, long long threads, const Each& each) {
   constexpr int V = kVector<S>;
-  const long long packets = vector ? s.n / V : 0;
+  const long long packets = work.vector ? s.n / V : 0;
 #pragma unroll 1
   for (long long i = thread; i < packets; i += 2 * threads) {
     const bool two = i + threads < packets;
-    Inputs<S, V> in[2];
-    in[0].template read<F>(s, i);
-    if (two) in[1].template read<F>(s, i + threads);
-    each(in[0], i);
-    if (two) each(in[1], i + threads);
+    Inputs<S, V> first, second;
+    first.template read<F>(s, i);
+    if (two) second.template read<F>(s, i + threads);
+    each(first);
+    if (two) each(second);
   }
 #pragma unroll 1
   for (long long i = packets * V + thread; i < s.n; i += threads) {
     Inputs<S, 1> in;
     in.template read<F>(s, i);
-    each(in, i);
+    each(in);
   }
 }
 
@@ -134,7 +144,7 @@ __device__ __forceinline__ void gradient_numbers(const Arguments& a, int k, T& f
   factor = (T)(s.factor * g);
   offset = (T)0;
   // A logit also moves its side's mean, and with it the terms of the other side: their derivatives' sum, with a minus.
-  if constexpr (kShifts) {
+  if (kShifts && a.offsets) {
     const SegmentWork& work = a.work[k];
     offset = (T)(-a.offsets[work.other] * work.other_factor * g * work.inverse_n);
   }
@@ -160,33 +170,29 @@ __device__ __forceinline__ void map(const Arguments& a) {
   const Place place = find_place(a, blockIdx.x);
   if (place.k < 0) return;
   const Segment& s = a.segment[place.k];
+  const SegmentWork& work = a.work[place.k];
   const F f = Make::template term<DeviceMath<T>>(a, place.k);
   const long long thread = (long long)place.unit * kThreads + threadIdx.x, threads = (long long)place.units * kThreads;
   if (s.grad) {
     T factor, offset;
     gradient_numbers<typename Make::template Result<S>, T, Make::kShifts>(a, place.k, factor, offset);
-    for_elements<S, F>(s, a.work[place.k].vector, thread, threads, [&](const auto& in, long long packet) {
-      constexpr int V = sizeof(in.x) / sizeof(T);
-      [[maybe_unused]] T gradient[V];
+    for_elements<S, F>(s, work, thread, threads, [&](const auto& in) {
+      constexpr int V = sizeof(in.x) / sizeof(S);
+      T value[V], gradient[V];
+      in.evaluate(f, s, work, value, gradient);
 #pragma unroll
       for (int j = 0; j < V; ++j) {
-        T value, derivative;
-        in.template evaluate<F>(f, j, value, derivative);
-        gradient[j] = derivative * factor;
+        gradient[j] *= factor;
         if constexpr (Make::kShifts) gradient[j] += offset;
       }
-      write_gradient<S, F, V>(s, gradient, packet);
+      write_gradient<S, F, V>(s, gradient, in.packet);
     });
   } else {
-    for_elements<S, F>(s, a.work[place.k].vector, thread, threads, [&](const auto& in, long long packet) {
-      constexpr int V = sizeof(in.x) / sizeof(T);
-      T out[V];
-#pragma unroll
-      for (int j = 0; j < V; ++j) {
-        T derivative;
-        in.template evaluate<F>(f, j, out[j], derivative);
-      }
-      store<S, V>(s.value, packet, out);
+    for_elements<S, F>(s, work, thread, threads, [&](const auto& in) {
+      constexpr int V = sizeof(in.x) / sizeof(S);
+      T value[V], derivative[V];
+      in.evaluate(f, s, work, value, derivative);
+      store<S, V>(s.value, in.packet, value);
     });
   }
 }
@@ -285,36 +291,39 @@ __device__ __forceinline__ void reduce(const Arguments& a, ReduceScratch& scratc
   Running<T> sum;
   if (place.k >= 0) {
     const Segment& s = a.segment[place.k];
+    const SegmentWork& work = a.work[place.k];
     const F f = Make::template term<DeviceMath<T>>(a, place.k);
     const long long thread = (long long)place.unit * size + (int)threadIdx.x % size;
     [[maybe_unused]] T factor = 1, offset = 0;
     if constexpr (kGradient) gradient_numbers<typename Make::template Result<S>, T, false>(a, place.k, factor, offset);
-    for_elements<S, F>(s, a.work[place.k].vector, thread, (long long)place.units * size, [&](const auto& in, long long packet) {
-      constexpr int V = sizeof(in.x) / sizeof(T);
-      [[maybe_unused]] T gradient[V];
+    for_elements<S, F>(s, work, thread, (long long)place.units * size, [&](const auto& in) {
+      constexpr int V = sizeof(in.x) / sizeof(S);
+      T value[V], derivative[V];
+      in.evaluate(f, s, work, value, derivative);
 #pragma unroll
       for (int j = 0; j < V; ++j) {
-        T value, derivative;
-        in.template evaluate<F>(f, j, value, derivative);
-        sum.value += value;
-        if constexpr (kGradient) {
-          sum.derivative += derivative;
-          gradient[j] = derivative * factor;
-        }
+        sum.value += value[j];
+        if constexpr (kGradient) sum.derivative += derivative[j];
       }
       if (opaque(stats)) {
 #pragma unroll
         for (int j = 0; j < V; ++j) {
-          sum.x += in.x[j];
-          sum.x_sign += sign(in.x[j]);
+          const T x = widen(in.x.element[j]);
+          sum.x += x;
+          sum.x_sign += sign(x);
           if constexpr (F::kUsesY) {
-            sum.y += in.y[j];
-            sum.y_sign += sign(in.y[j]);
+            const T y = widen(in.y.element[j]);
+            sum.y += y;
+            sum.y_sign += sign(y);
           }
         }
       }
       if constexpr (kGradient) {
-        if (opaque(s.grad)) write_gradient<S, F, V>(s, gradient, packet);
+        if (opaque(s.grad)) {
+#pragma unroll
+          for (int j = 0; j < V; ++j) derivative[j] *= factor;
+          write_gradient<S, F, V>(s, derivative, in.packet);
+        }
       }
     });
   }
@@ -351,17 +360,17 @@ __device__ __forceinline__ void reduce(const Arguments& a, ReduceScratch& scratc
 
 // The kernel <op>_map_<dtype>.
 #define GAN_FAST_MAP_KERNEL(op, dtype, S, Make, Arguments)                                                                           \
-  extern "C" __global__ void __launch_bounds__(gan_fast::cuda::kThreads) op##_map_##dtype(const __grid_constant__ Arguments a) {     \
+  extern "C" __global__ void __launch_bounds__(gan_fast::cuda::kThreads, gan_fast::cuda::kMinBlocks) op##_map_##dtype(const __grid_constant__ Arguments a) {     \
     gan_fast::cuda::map<S, Make>(a);                                                                                                 \
   }
 
 // The kernels <op>_<what>_<dtype> of one op, what = reduce | reduce_grad | map, for one storage type.
 #define GAN_FAST_MAP_REDUCE_KERNELS(op, dtype, S, Make, Arguments)                                                                   \
-  extern "C" __global__ void __launch_bounds__(gan_fast::cuda::kThreads) op##_reduce_##dtype(const __grid_constant__ Arguments a) {    \
+  extern "C" __global__ void __launch_bounds__(gan_fast::cuda::kThreads, gan_fast::cuda::kMinBlocks) op##_reduce_##dtype(const __grid_constant__ Arguments a) {    \
     __shared__ gan_fast::cuda::ReduceScratch scratch;                                                                                \
     gan_fast::cuda::reduce<S, Make, false>(a, scratch);                                                                              \
   }                                                                                                                                  \
-  extern "C" __global__ void __launch_bounds__(gan_fast::cuda::kThreads)                                                             \
+  extern "C" __global__ void __launch_bounds__(gan_fast::cuda::kThreads, gan_fast::cuda::kMinBlocks)                                                             \
       op##_reduce_grad_##dtype(const __grid_constant__ Arguments a) {                                                                \
     __shared__ gan_fast::cuda::ReduceScratch scratch;                                                                                \
     gan_fast::cuda::reduce<S, Make, true>(a, scratch);                                                                               \

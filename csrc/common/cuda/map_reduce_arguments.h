@@ -12,6 +12,8 @@ namespace gan_fast::cuda {
 constexpr int kMaxSegments = 20;
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
+// Blocks that must fit a multiprocessor. Left to itself ptxas aims higher and spills for it.
+constexpr int kMinBlocks = 2;
 // value, derivative, x, x_sign, y, y_sign, as in Sums. Elements outside a formula's domain are not counted: to report them, the host
 // would have to wait for the card. The formulas give NaN there.
 constexpr int kSums = 6;
@@ -22,6 +24,7 @@ struct SegmentWork {
   double scale;         // the segment's share of the loss is scale * sum of values: 1/n for a mean, 1 for a sum
   double inverse_n;     // 1/n; infinite for an empty segment, whose mean is then 0 * inf = NaN
   double other_factor;  // the factor of segment `other`
+  double inverse_inner; // 1 / inner
   int unit_end;
   short side;    // 0 real, 1 fake: where x's statistics belong; y's go to fake
   short vector;  // every pointer is a multiple of 16, and `inner` is 1 or a multiple of the elements in 16 bytes

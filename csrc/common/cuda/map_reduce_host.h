@@ -85,6 +85,7 @@ MapReduceArguments<Numbers> arguments_of(
     SegmentWork& work = a.work[k];
     work.scale = item.scale;
     work.inverse_n = 1 / static_cast<double>(item.segment.n);
+    work.inverse_inner = 1 / static_cast<double>(item.segment.inner);
     work.other_factor = item.other_factor;
     work.unit_end = shares.unit_end[k];
     work.side = static_cast<short>(item.side);

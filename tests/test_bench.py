@@ -1,0 +1,109 @@
+"""The benchmarks: a wrong result is refused, not timed; ratios are those of medians; the report reads both records."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import report
+from gan_fast.bench import Case, Contender, WrongResult, all_cases, main, measure
+from gan_fast.bench.cases import COPY, Prepared
+
+CPU = torch.device("cpu")
+
+
+def case_of(result: float, **options) -> Case:
+    """A job whose right result is 1."""
+
+    def build(device):
+        right = Contender("eager", "eager", lambda: [torch.ones(64)])
+        return Prepared((Contender("gan_fast", "ours", lambda: [torch.full((64,), result)]), right), (torch.ones(64),))
+
+    return Case("toy/64", "toys", 64, 512, ("gan_fast", "eager"), build, **options)
+
+
+@pytest.mark.parametrize("result", [1.001, float("nan"), float("inf")])
+def test_a_wrong_result_is_refused(result):
+    with pytest.raises(WrongResult, match=r"toy/64: tensor 0 of gan_fast is off by .* not timed"):
+        measure(case_of(result), device=CPU)
+
+
+def test_a_result_of_another_shape_or_count_is_refused():
+    for wrong in ([torch.ones(1)], [torch.ones(64)] * 2, []):
+        case = Case(
+            "toy",
+            "toys",
+            1,
+            0,
+            ("gan_fast",),
+            lambda d, w=wrong: Prepared((Contender("gan_fast", "ours", lambda: w),), (torch.ones(64),)),
+        )
+        with pytest.raises(WrongResult):
+            measure(case, device=CPU)
+
+
+def test_a_measurement_holds_medians_quartiles_and_ratios():
+    m = measure(case_of(1.0, targets={"eager": 1e9}), device=CPU, rounds=6, budget=0.1)
+    assert [t.name for t in m.timings] == ["gan_fast", "eager", COPY]
+    for t in m.timings:
+        assert 0 < t.q1 <= t.median <= t.q3
+    ours, eager, _ = m.timings
+    assert m.ratio("eager") == eager.median / ours.median
+    assert m.ratio("compiled") is None
+    assert "target 1000000000.0" in m.missed_targets()[0]
+
+
+def test_the_promised_cases_are_there():
+    names = {case.name for case in all_cases()}
+    for loss in (
+        "minimax",
+        "non_saturating",
+        "wasserstein",
+        "hinge",
+        "least_squares",
+        "relativistic",
+        "relativistic_average",
+    ):
+        for size in (64, 61_504, 4_194_304):
+            assert f"discriminator/{loss}/{size}" in names
+    for drop_in in ("bce_with_logits", "bce", "softplus", "logsigmoid", "feature_matching"):
+        assert f"{drop_in}/61504" in names
+    assert "logit_gradients/non_saturating/64" in names
+    assert any(name.startswith("dcgan step") for name in names)
+    assert len(names) == len(all_cases())
+
+
+def test_the_command_writes_a_record_that_the_report_reads(tmp_path, capsys):
+    record = tmp_path / "run.json"
+    assert main(["--quick", "--device", "cpu", "--filter", "logit_gradients", "--json", str(record)]) == 0
+    out = capsys.readouterr().out
+    assert "logit_gradients/non_saturating/64" in out
+    environment = json.loads(record.read_text())["environment"]
+    for key in ("device", "threads", "torch", "commit", "date", "copy_gigabytes_per_second"):
+        assert environment[key]
+    report.main([str(record)])
+    assert "| logit_gradients/non_saturating/64 |" in (tmp_path / "run.md").read_text()
+    assert (tmp_path / "run.png").stat().st_size > 10_000
+
+
+def test_the_report_reads_pytest_benchmarks_record(tmp_path):
+    def entry(contender, role, median):
+        info = {"case": "hinge/64", "group": "g", "size": 64, "contender": contender, "role": role, "bytes": 1024}
+        return {"extra_info": info, "stats": {"median": median, "q1": median, "q3": median}}
+
+    entries = [entry("gan_fast", "ours", 1e-5), entry("eager", "eager", 3e-5), entry(COPY, "copy", 1e-6)]
+    conditions = {"device": "d", "threads": 2, "torch": "t", "python": "p", "commit": "c", "date": "now"}
+    record = tmp_path / "run.json"
+    record.write_text(json.dumps({"machine_info": {"gan_fast_environment": conditions}, "benchmarks": entries}))
+    report.main([str(record)])
+    assert (
+        "| hinge/64 | 10.0 us (10.0 us to 10.0 us) | 30.0 us | - | 3.00 | - | 0.102 | 10% |"
+        in (tmp_path / "run.md").read_text()
+    )
+
+
+def test_no_such_case_is_wrong_usage(capsys):
+    assert main(["--filter", "no such case"]) == 2
+    assert "--list" in capsys.readouterr().err
