@@ -328,8 +328,8 @@ Result forward_autograd(
   check_bce(input, target, weight, pos_weight);
   for (const auto& [name, w] : {std::pair("weight", &weight), std::pair("pos_weight", &pos_weight)}) {
     TORCH_CHECK(
-        !w->has_value() || !(*w)->requires_grad(), "binary cross entropy is not differentiable with respect to argument '",
-        name, "'. This input cannot have requires_grad True; pass it detached.");
+        !w->has_value() || !(*w)->requires_grad(), "The function '", logits ? "binary_cross_entropy_with_logits" : "binary_cross_entropy",
+        "' is not differentiable with respect to argument '", name, "'. This input cannot have requires_grad True.");
   }
   if (with_gradient || !at::GradMode::is_enabled() || !(input.requires_grad() || target.requires_grad())) {
     at::AutoDispatchBelowADInplaceOrView guard;

@@ -82,14 +82,21 @@ def binary_cross_entropy_with_logits(
     code = _reduction(reduction, size_average, reduce)
     if target.size() != input.size():
         raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
-    if use_reference() or not (_broadcasts(weight, input) and _broadcasts(pos_weight, input)):
+    fits = _broadcasts(weight, input) and _broadcasts(pos_weight, input)
+    if not _fused(input) or not target.is_floating_point() or not fits:
         return bce_reference.binary_cross_entropy(input, target, weight, pos_weight, True, code)
     if _autocasts(input) and input.dtype != torch.float64:
-        input = input.float()
-    for other in (target, pos_weight):  # torch multiplies by the weight in place: it changes no dtype
-        if other is not None and other.dtype != input.dtype:
-            input = input.to(torch.promote_types(input.dtype, other.dtype))
-    target = target.to(input.dtype)
+        input, target = input.float(), target.float()
+    if input.dtype == target.dtype:
+        return _bce_with_logits(input, target, weight, pos_weight, code)
+    # torch's result has the target's dtype, for it computes in place on 1 - target; here the wider of both computes
+    wide = torch.promote_types(input.dtype, target.dtype)
+    return _bce_with_logits(input.to(wide), target.to(wide), weight, pos_weight, code).to(target.dtype)
+
+
+def _bce_with_logits(
+    input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, code: int
+) -> Tensor:
     return torch.ops.gan_fast.binary_cross_entropy(
         input, target, _like(weight, input), _like(pos_weight, input), True, code, False
     )[0]
