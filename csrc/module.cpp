@@ -1,6 +1,7 @@
 // `gan_fast._C`: loading it registers the ops with the dispatcher; the functions below describe the build.
 #include <pybind11/pybind11.h>
 
+#include "adversarial_loss/adversarial_loss_python.h"
 #include "common/cpu/isa.h"
 #include "common/cuda/bindings.h"
 
@@ -12,5 +13,6 @@ PYBIND11_MODULE(_C, m) {
   m.def(
       "set_cpu_capability", &gan_fast::set_isa, pybind11::arg("name"),
       "Run the CPU kernels on this instruction set from now on.");
+  gan_fast::add_adversarial_bindings(m);
   gan_fast::cuda::add_bindings(m);
 }

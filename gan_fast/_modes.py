@@ -14,6 +14,7 @@ import torch
 from torch.autograd import forward_ad
 
 _reference_depth = 0
+_dispatch_modes = torch._C._len_torch_dispatch_stack
 
 
 @contextlib.contextmanager
@@ -29,6 +30,16 @@ def reference_mode() -> Iterator[None]:
         yield
     finally:
         _reference_depth -= 1
+
+
+def plain_eager() -> bool:
+    """Whether nothing watches this call from Python: no tracer, no transform, no mode, no reference wanted.
+
+    Then a small loss may go to the extension past `torch.ops`, which would cost more than the loss does.
+    """
+    return not (
+        torch.compiler.is_compiling() or use_reference() or torch._C._len_torch_function_stack() or _dispatch_modes()
+    )
 
 
 def use_reference() -> bool:

@@ -35,6 +35,16 @@ AdversarialArgs check_adversarial(
     TensorList real, TensorList fake, TensorList real_weight, TensorList fake_weight, int64_t kind,
     at::ArrayRef<double> real_term, at::ArrayRef<double> fake_term, int64_t reduction);
 
+// (p, scale, slope) as the ops are given it.
+TermNumbers term_numbers(at::ArrayRef<double> n);
+
+// One weight a sample, [N], as [N, 1, ..., 1]; a weight of the logits' shape as it is.
+Tensor spread_weight(const Tensor& w, const Tensor& x);
+
+// The loss through the dispatcher: the loss itself, statistics or [0], gradients or nothing.
+using AdversarialResult = std::tuple<Tensor, Tensor, std::vector<Tensor>>;
+AdversarialResult call_loss(const AdversarialArgs& args, bool with_stats, bool with_gradients);
+
 // One segment a term, real's first; `kept` owns the memory they point to. Segment k belongs to term k, its numbers are
 // `numbers[k]`. `gradients` (one a tensor, real's first; empty for none) and `values` (one a term) receive the results.
 // `cotangents` (one a term) multiply the derivatives. `factor` is multiplied by 1/n for a mean.

@@ -6,13 +6,15 @@ classes below are data: the kind of term and its three numbers (p, scale, slope)
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gan_fast._modes import use_reference
+from gan_fast import _C
+from gan_fast._modes import plain_eager, use_reference
 from gan_fast.reference import adversarial_loss as reference
 from gan_fast.reference.adversarial_loss import Kind
 
@@ -45,6 +47,9 @@ class LossTerms(NamedTuple):
 
     real: Any
     fake: Any
+
+
+_plain_loss = functools.lru_cache(maxsize=256)(_C.PlainLoss)
 
 
 class AdversarialLoss:
@@ -108,6 +113,14 @@ class AdversarialLoss:
             logits' shape and dtype: `LossTerms(real, fake)`, or one tensor for a paired loss; lists where the logits
             were lists.
         """
+        if (
+            type(real) is type(fake) is Tensor
+            and real_weight is fake_weight is None
+            and self._reduction
+            and not with_stats
+            and plain_eager()
+        ):
+            return self._plain_loss().loss(real, fake)
         return self._evaluate(
             self.kind, self._real_term, self._fake_term, real, fake, real_weight, fake_weight, with_stats
         )
@@ -157,6 +170,8 @@ class AdversarialLoss:
 
         For reduction "none" the derivative of each logit's own term (of their sum). Not differentiable.
         """
+        if type(real) is type(fake) is Tensor and real_weight is fake_weight is None and plain_eager():
+            return self._plain_loss().gradients(real, fake)
         lists = _as_lists(real, fake, real_weight, fake_weight)
         args = (*lists, self.kind.value, self._real_term, self._fake_term)
         # every logit has one term, so the gradient of the terms themselves is that of their sum
@@ -171,6 +186,9 @@ class AdversarialLoss:
             out = _adversarial_loss(*args, reduction, False, True)[2]
         n = len(lists[0])
         return (out[:n], out[n:]) if isinstance(fake, (list, tuple)) else (out[0], out[n])
+
+    def _plain_loss(self) -> _C.PlainLoss:
+        return _plain_loss(self.kind.value, self._real_term, self._fake_term, self._reduction or reference.SUM)
 
     def _evaluate(
         self,

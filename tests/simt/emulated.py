@@ -120,8 +120,8 @@ def _build() -> Path:
     }
     device = {}
     for op in OPS:
-        for part in ("", "_cuda"):
-            if op != "softplus" or part:
+        for part in ("", "_host", "_cuda"):
+            if (op != "softplus" or part) and (CSRC / op / f"{op}{part}.cpp").is_file():
                 host[f"{op}{part}"] = f'{first}#include "emulated_prelude.h"\n#include "{op}/{op}{part}.cpp"\n'
         names = kernel_names(CSRC / op / f"{op}.cu")
         entries = "".join(f"EMULATED_KERNEL({n});\n" for n in names)

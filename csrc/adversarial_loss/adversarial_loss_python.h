@@ -1,0 +1,9 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace gan_fast {
+
+void add_adversarial_bindings(pybind11::module_& module);
+
+}  // namespace gan_fast
