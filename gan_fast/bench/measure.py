@@ -92,9 +92,9 @@ def measure(case: Case, *, device: torch.device, rounds: int = 40, budget: float
     contenders = prepare(case, device)
     for contender in contenders:
         _time(contender, 3, device)
-    longest = max(_time(contender, 1, device) for contender in contenders)
-    repeats = max(1, min(200, round(5e-4 / max(longest, 1e-7))))
-    per_round = sum(_time(contender, repeats, device) for contender in contenders) * repeats
+    # A sample is a block of calls of one contender, about 2 ms of them, so that its code is warm as in a loop of its own.
+    repeats = {c.name: max(1, min(200, round(2e-3 / max(_time(c, 3, device), 1e-7)))) for c in contenders}
+    per_round = sum(_time(c, repeats[c.name], device) * repeats[c.name] for c in contenders)
     rounds = max(5, min(rounds, int(budget / max(per_round, 1e-9))))
     samples: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     order = random.Random(seed)
@@ -105,11 +105,11 @@ def measure(case: Case, *, device: torch.device, rounds: int = 40, budget: float
             shuffled = list(contenders)
             order.shuffle(shuffled)
             for contender in shuffled:
-                samples[contender.name].append(_time(contender, repeats, device))
+                samples[contender.name].append(_time(contender, repeats[contender.name], device))
     finally:
         if collecting:
             gc.enable()
-    timings = tuple(_summary(contender, samples[contender.name], repeats) for contender in contenders)
+    timings = tuple(_summary(contender, samples[contender.name], repeats[contender.name]) for contender in contenders)
     return Measurement(case, timings)
 
 
