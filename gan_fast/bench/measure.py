@@ -92,7 +92,7 @@ def measure(case: Case, *, device: torch.device, rounds: int = 40, budget: float
     contenders = prepare(case, device)
     for contender in contenders:
         _time(contender, 3, device)
-    # A sample is a block of calls of one contender, about 2 ms of them, so that its code is warm as in a loop of its own.
+    # A sample is a block of calls of one contender, about 2 ms of them, so that its code is warm as in a loop alone.
     repeats = {c.name: max(1, min(200, round(2e-3 / max(_time(c, 3, device), 1e-7)))) for c in contenders}
     per_round = sum(_time(c, repeats[c.name], device) * repeats[c.name] for c in contenders)
     rounds = max(5, min(rounds, int(budget / max(per_round, 1e-9))))
