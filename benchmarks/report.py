@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def chart(conditions: dict[str, Any], cases: Sequence[Row], path: Path) -> None:
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.margins(x=0.35)
     axes.set_xlabel("times faster than the fastest eager baseline (blue) and than torch.compile (orange)")
-    axes.set_title(conditions_line(conditions), fontsize=7)
+    axes.set_title("\n".join(textwrap.wrap(conditions_line(conditions), 110)), fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)
