@@ -29,10 +29,23 @@ _adversarial_loss = torch.ops.gan_fast.adversarial_loss.default
 _adversarial_terms = torch.ops.gan_fast.adversarial_terms.default
 
 
+class Debts(NamedTuple):
+    """Weight gradients of convolutions and linear layers in one critic step, by how they were computed."""
+
+    deferred: int = 0
+    """Left out of the first backward, to be computed with the penalty's in one pass."""
+    swept: int = 0
+    """Of these: not reached by the penalty and computed alone afterwards, such as a label network's."""
+    reentered: int = 0
+    """Layers that the penalty reached a second time through the forward graph, below a smooth layer: a pass more."""
+
+
 class CriticStats(NamedTuple):
     """What a critic's step looks like from outside: detached 0-dim tensors on the logits' device, read when you like.
 
     Means are over all logits of all scales. `real_sign_mean` is the overfitting signal of Karras et al. 2020 (ADA).
+    The loss is without penalties. What follows `fake_sign_mean` is filled in by `gan_fast.penalties.critic_backward`
+    alone.
     """
 
     loss: Tensor
@@ -40,6 +53,16 @@ class CriticStats(NamedTuple):
     fake_mean: Tensor
     real_sign_mean: Tensor
     fake_sign_mean: Tensor
+    r1: Tensor | None = None
+    """r1/2 E |d logit / d real image|^2, the weighted penalty."""
+    r2: Tensor | None = None
+    """The same of the fake images."""
+    fake_image_grad: Tensor | None = None
+    """d generator loss / d fake images, `[N, C, H, W]`, where a generator loss was given."""
+    plan: str | None = None
+    """How the gradient was computed: "shared" or "autograd"."""
+    debts: Debts | None = None
+    """What became of the weight gradients of the shared plan."""
 
 
 class LossTerms(NamedTuple):

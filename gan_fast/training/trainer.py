@@ -133,7 +133,7 @@ class Trainer:
         self.ema.set_decay(self.images, len(real) * self.world.size)
         stats = self.adversarial_step(real, self.steps)
         self.ema.update()
-        self._sums += torch.stack([*stats.critic, stats.generator_loss])
+        self._sums += torch.stack([*stats.critic[:5], stats.generator_loss])
         return stats
 
     def fit(self) -> FitResult:
