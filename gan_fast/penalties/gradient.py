@@ -112,8 +112,8 @@ def gradient_penalty(
         TypeError: images or logits that are not floating-point tensors.
         RuntimeError: called under `torch.no_grad()`.
 
-    Inside `torch.compile` a new leaf cannot be made: there `real` must require grad, and the gradient is taken at
-    the images between. Under `torch.func` transforms the plain reference serves.
+    Under `torch.func` transforms the plain reference serves. Inside `torch.compile` the whole step belongs in one
+    region (`penalties.compile_step`).
 
     Sources: Gulrajani et al. 2017, algorithm 1; Petzka, Fischer and Lukovnikov 2018 (one-sided); Thanh-Tung, Tran and
     Venkatesh 2019 (zero-centred).
@@ -131,7 +131,7 @@ def gradient_penalty(
         raise ValueError(f"{name} got real images on {real.device} and fake ones on {fake.device}; move them to one")
     if not center >= 0:
         raise ValueError(f"{name} got center={center}; a norm is compared with it, so it must be at least 0")
-    start = _constant(name, real)
+    start = real.detach()
     dtype = torch.promote_types(real.dtype, fake.dtype)
     t = _uniform(name, start, (len(start), *[1] * (start.dim() - 1)), generator).to(dtype)
     x = torch.lerp(start.to(dtype), fake.detach().to(dtype), t)
@@ -167,7 +167,7 @@ def dragan_penalty(
     name = "dragan_penalty"
     _check_call(name)
     _check_images(name, "real", real)
-    start = _constant(name, real)
+    start = real.detach()
     u = _uniform(name, start, start.shape, generator).to(start.dtype)
     t = _uniform(name, start, (len(start), *[1] * (start.dim() - 1)), generator).to(start.dtype)
     reach = 0.5 * start.detach().std(correction=0)
@@ -195,15 +195,14 @@ def _penalty(g: Tensor, kind: Kind, center: float, weight: float) -> Tensor:
 def _gradient_at(name: str, critic: Critic, x: Tensor, critic_kwargs: Mapping[str, Any] | None) -> Tensor:
     """g at x, which becomes a leaf."""
     kwargs = critic_kwargs or {}
-    if torch.compiler.is_compiling():
-        return _gradient_of(name, critic(x, **kwargs), x)
-    if torch._C._are_functorch_transforms_active():
+    compiling = torch.compiler.is_compiling()
+    if not compiling and torch._C._are_functorch_transforms_active():
         # leaves and autograd.grad are not to be had inside a transform; another transform is
         total = lambda images: sum(o.sum() for o in _maps(name, critic(images, **kwargs), images))  # noqa: E731
         g: Tensor = torch.func.grad(total)(x)
         return g
     x.requires_grad_()
-    with contextlib.nullcontext() if use_reference() else fast_double_backward():
+    with contextlib.nullcontext() if compiling or use_reference() else fast_double_backward():
         logits = critic(x, **kwargs)
     return _gradient_of(name, logits, x)
 
@@ -262,18 +261,6 @@ def _check_images(name: str, side: str, images: Tensor) -> None:
         raise ValueError(
             f"{name} got {side} images of shape {list(images.shape)}; expected a batch of at least one, [N, ...]"
         )
-
-
-def _constant(name: str, real: Tensor) -> Tensor:
-    """The images as a constant; inside a compiled region themselves, for there is no making a leaf of them there."""
-    if not torch.compiler.is_compiling():
-        return real.detach()
-    if not real.requires_grad:
-        raise ValueError(
-            f"{name} inside torch.compile needs real images that require grad; call real.requires_grad_() outside of "
-            "the compiled function"
-        )
-    return real
 
 
 def _uniform(name: str, like: Tensor, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
