@@ -1,4 +1,4 @@
-r"""Penalties on the norms of per-sample gradients g_i, in plain PyTorch, with n_i = |g_i|^2 over all but the first axis.
+r"""Penalties on the norms of per-sample gradients g_i, in plain PyTorch; n_i = |g_i|^2 over all but the first axis.
 
     SQUARE      w/2 mean_i n_i                       Mescheder, Geiger and Nowozin 2018 (R1, R2)
     TWO_SIDED   w mean_i (sqrt(n_i) - c)^2           Gulrajani et al. 2017 (WGAN-GP), Kodali et al. 2017 (DRAGAN)
