@@ -54,7 +54,8 @@ def r1_penalty(real_logits: Logits, real_images: Tensor, weight: float) -> Tenso
         ValueError: images that do not require grad; logits that do not depend on them, or are not one row a sample;
             an empty batch.
         TypeError: images or logits that are not floating-point tensors.
-        RuntimeError: called under `torch.no_grad()`.
+        RuntimeError: called under `torch.no_grad()`, or inside a `torch.func` transform, where logits carry no graph
+            (`gradient_penalty` works there).
 
     Source: Mescheder, Geiger and Nowozin 2018, equation 9.
     """
@@ -178,6 +179,11 @@ def dragan_penalty(
 def _square_penalty(name: str, side: str, logits: Logits, images: Tensor, weight: float) -> Tensor:
     _check_call(name)
     _check_images(name, side, images)
+    if _transformed():
+        raise RuntimeError(
+            f"{name} follows the graph of the logits, which has no images inside a torch.func transform; "
+            "use gradient_penalty there, or torch.func.grad of the critic"
+        )
     if not images.requires_grad:
         raise ValueError(
             f"{name} got {side}_images that do not require grad; call {side}_images.requires_grad_() before the critic"
@@ -195,14 +201,13 @@ def _penalty(g: Tensor, kind: Kind, center: float, weight: float) -> Tensor:
 def _gradient_at(name: str, critic: Critic, x: Tensor, critic_kwargs: Mapping[str, Any] | None) -> Tensor:
     """g at x, which becomes a leaf."""
     kwargs = critic_kwargs or {}
-    compiling = torch.compiler.is_compiling()
-    if not compiling and torch._C._are_functorch_transforms_active():
+    if _transformed():
         # leaves and autograd.grad are not to be had inside a transform; another transform is
         total = lambda images: sum(o.sum() for o in _maps(name, critic(images, **kwargs), images))  # noqa: E731
         g: Tensor = torch.func.grad(total)(x)
         return g
     x.requires_grad_()
-    with contextlib.nullcontext() if compiling or use_reference() else fast_double_backward():
+    with contextlib.nullcontext() if torch.compiler.is_compiling() or use_reference() else fast_double_backward():
         logits = critic(x, **kwargs)
     return _gradient_of(name, logits, x)
 
@@ -239,6 +244,11 @@ def _maps(name: str, logits: Logits, images: Tensor) -> Sequence[Tensor]:
         if o.device != images.device:
             raise ValueError(f"{name} got logits on {o.device} for images on {images.device}; move them to one device")
     return maps
+
+
+def _transformed() -> bool:
+    """Whether a torch.func transform is at work."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def _check_call(name: str) -> None:

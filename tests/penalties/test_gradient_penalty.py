@@ -267,7 +267,10 @@ def test_torch_func_and_compile_give_the_same():
 
     torch.manual_seed(7)
     expected = gradients()
-    by_func = torch.func.grad(penalty)({name: p.detach() for name, p in parameters.items()})
+    point = {name: p.detach() for name, p in parameters.items()}
+    by_func = torch.func.grad(penalty)(point)
+    _, slope = torch.func.jvp(penalty, (point,), ({name: torch.ones_like(p) for name, p in point.items()},))
+    torch.testing.assert_close(slope, sum(g.sum() for g in expected), rtol=1e-12, atol=1e-12)
     with torch._dynamo.config.patch(trace_autograd_ops=True):
         compiled = torch.compile(gradients, fullgraph=True, backend="aot_eager")
         torch.manual_seed(7)
@@ -275,6 +278,12 @@ def test_torch_func_and_compile_give_the_same():
     for a, b, c in zip(expected, by_func.values(), by_compile, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(c, a, rtol=1e-12, atol=1e-12)
+
+
+def test_r1_refuses_a_transform():
+    x = images(1).requires_grad_()
+    with pytest.raises(RuntimeError, match=r"inside a torch.func transform; use gradient_penalty"):
+        torch.func.grad(lambda w: penalties.r1_penalty(x.flatten(1) @ w, x, 1.0))(torch.ones(SIZE).double())
 
 
 CRITIC = Linear(SIZE)
