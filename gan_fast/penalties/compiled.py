@@ -4,8 +4,8 @@
     loss = step(critic, real, fake)
 
 A penalty needs the gradient of a gradient, which torch.compile has only where the forward, the penalty and the backward
-lie in one region. Even there a Python `torch.autograd.Function` whose backward is another one gives silently wrong
-weight gradients. So whatever is compiled is first compared with the step as it is written:
+lie in one region. Even there a Python `torch.autograd.Function` under the penalty gives silently wrong weight
+gradients (torch 2.14). So whatever is compiled is first compared with the step as it is written:
 
     |g_compiled - g|  <=  k eps (|g| + |all g|) + 8 |g(w (1 + eps)) - g(w)|       for every parameter w
 
@@ -52,13 +52,15 @@ def compile_step(
     `.grad` as in eager mode, so clear them before the call (`optimizer.zero_grad()`) and step the optimizer after it:
     both belong outside. An accumulating call, which finds gradients there, is compiled apart from one that does not.
     Random numbers are those of eager mode, drawn from the same streams in the same order, on every backend (inductor
-    runs with `fallback_random`). All penalties of this package may stand inside.
+    runs with `fallback_random`). All penalties of this package may stand inside, without their `generator=`, which
+    torch.compile does not trace.
 
     Verification runs at the first call and whenever torch.compile compiles anew: other shapes, dtypes, train or eval
     mode, parameters frozen or not, gradients there or not. It costs three eager steps and one compiled one, and for
     that time a copy of the parameters and gradients; then parameters, gradients, buffers and random state are put back
-    and the call itself runs. It sees errors above the rounding of the lowest precision in the step: verify a
-    float32 step to have it sharp. A graph that was compiled for all batch sizes is verified at one of them.
+    and the call itself runs. Other Python state, such as a counter in a module, sees the trial runs too. Errors below
+    the rounding of the lowest precision in the step pass: verify it in float32 once to have it sharp. A graph that was
+    compiled for all batch sizes is verified at one of them.
 
     Args:
         function: the step. Its arguments hold at least one tensor or module.
@@ -119,8 +121,6 @@ class CompiledStep:
         if torch.compiler.is_compiling() or torch._dynamo.eval_frame._stance.stance != "default":
             return self._compiled(*args, **kwargs)  # the caller's torch.compiler.set_stance decides
         if self._checked:
-            if not self._verify:
-                return self._compile_and_run(args, kwargs)
             try:
                 with torch.compiler.set_stance("fail_on_recompile"):
                     return self._compiled(*args, **kwargs)
@@ -310,6 +310,8 @@ def _worst_difference(
 def _reason(error: BaseException) -> str:
     """The first line of torch.compile's report and its explanation, as one sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):  # "backend='inductor' raised:" and then what
+        lines[:2] = [" ".join(lines[:2])]
     explanation = next(
         (line.removeprefix("Explanation:").strip() for line in lines if line.startswith("Explanation:")), ""
     )

@@ -209,9 +209,19 @@ class SquareBackward(torch.autograd.Function):
         return 2 * g * h, 2 * x * h
 
 
+class SquareOfOperators(Square):
+    """The same with a backward of PyTorch's operators: dropped just as well."""
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * ctx.saved_tensors[0] * g
+
+
 class Squares(nn.Module):
+    function = Square
+
     def forward(self, x: Tensor) -> Tensor:
-        return Square.apply(x)
+        return self.function.apply(x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -223,7 +233,6 @@ def test_python_function_pair_is_an_error_not_a_wrong_number(dtype, gate):
         critic[3].weight.mul_(gate)
     before = {name: value.clone() for name, value in critic.state_dict().items()}
     critic[0].bias.grad = torch.ones_like(critic[0].bias)
-    random = torch.get_rng_state()
     real, fake = images(dtype=dtype)
     random = torch.get_rng_state()
     compiled = compile_step(r1, leaves=("real",), backend="aot_eager")
@@ -233,6 +242,21 @@ def test_python_function_pair_is_an_error_not_a_wrong_number(dtype, gate):
     assert all(torch.equal(critic.state_dict()[name], value) for name, value in before.items())
     assert critic[0].weight.grad is None and bool((critic[0].bias.grad == 1).all())
     assert torch.equal(random, torch.get_rng_state())
+
+
+def test_python_function_of_operators():
+    """An error under a penalty; without one, where torch.compile has it right, it runs."""
+    critic = nn.Sequential(nn.Conv2d(3, 4, 3), Squares(), nn.Flatten(), nn.Linear(144, 1)).double()
+    critic[1].function = SquareOfOperators
+    with pytest.raises(CompiledStepError, match="away from eager"):
+        compile_step(r1, leaves=("real",), backend="aot_eager")(critic, *images())
+
+    def step(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        loss = WASSERSTEIN.discriminator(real=critic(real), fake=critic(fake))
+        loss.backward()
+        return loss
+
+    as_eager(step, critic, backend="aot_eager")
 
 
 def test_compiled_parts_are_refused():
