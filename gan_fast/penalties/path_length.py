@@ -77,16 +77,18 @@ class PathLengthPenalty(nn.Module):
             )
         layers = latents.shape[1] if latents.dim() == 3 else 1
         lengths = torch.linalg.vector_norm(g.to(accumulate_dtype(g)).flatten(1), dim=1) / math.sqrt(layers)
-        if self.training:
-            self._move_mean(lengths.detach().mean())
-        return self.weight * (lengths - self.mean.to(lengths.dtype)).square().mean()
+        mean = self._moved_mean(lengths.detach().mean()) if self.training else self.mean
+        return self.weight * (lengths - mean.to(lengths.dtype)).square().mean()
 
     @torch.no_grad()
-    def _move_mean(self, length: Tensor) -> None:
+    def _moved_mean(self, length: Tensor) -> Tensor:
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(length)
             length = length / dist.get_world_size()
-        self.mean.lerp_(length.to(self.mean.dtype), self.decay)
+        # The penalty must not read the buffer that was written: compiled by torch 2.11, a gradient flows through it.
+        moved = torch.lerp(self.mean, length.to(self.mean.dtype), self.decay)
+        self.mean.copy_(moved)
+        return moved
 
     def _check(self, images: Tensor, latents: Tensor) -> None:
         shapes = f"images {list(images.shape)} and latents {list(latents.shape)}"

@@ -125,11 +125,10 @@ def test_inductor_equals_eager():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("critic", [conv_critic, mlp_critic])
 @pytest.mark.parametrize("step", STEPS)
-def test_inductor_equals_eager_in_both_precisions(step, critic):
-    as_eager(step, critic(), backend="inductor")
-    as_eager(step, critic(torch.float32), rtol=2e-4, backend="inductor")
+def test_inductor_equals_eager_in_both_precisions(step):
+    as_eager(step, conv_critic(), calls=1, backend="inductor")
+    as_eager(step, conv_critic(torch.float32), rtol=2e-4, calls=1, backend="inductor")
 
 
 def test_path_length():
