@@ -53,8 +53,8 @@ def compile_step(
     both belong outside. An accumulating call, which finds gradients there, is compiled apart from one that does not.
     Random numbers are those of eager mode, drawn from the same streams in the same order, on every backend (inductor
     runs with `fallback_random`). All penalties of this package may stand inside, without their `generator=`, which
-    torch.compile does not trace. torch 2.11 does not trace a `requires_grad_()` inside either (2.14 does): with it, what
-    takes the gradient at points of its own, such as `gradient_penalty`, may be an error.
+    torch.compile does not trace. torch 2.11 does not trace a `requires_grad_()` inside either (2.14 does): what takes a
+    gradient at points of its own, such as `gradient_penalty`, may be an error there.
 
     Verification runs at the first call and whenever torch.compile compiles anew: other shapes, dtypes, train or eval
     mode, parameters frozen or not, gradients there or not. It costs three eager steps and one compiled one, and for
