@@ -5,7 +5,7 @@
 
 A penalty needs the gradient of a gradient, which torch.compile has only where the forward, the penalty and the backward
 lie in one region. Even there a Python `torch.autograd.Function` under the penalty gives silently wrong weight
-gradients (torch 2.14). So whatever is compiled is first compared with the step as it is written:
+gradients (torch 2.11, 2.14). So whatever is compiled is first compared with the step as it is written:
 
     |g_compiled - g|  <=  k eps (|g| + |all g|) + 8 |g(w (1 + eps)) - g(w)|       for every parameter w
 
