@@ -35,7 +35,7 @@ def half(x):
 case = CASES["dcgan"]
 real, fake = case.images(8, 0), case.images(8, 1)
 for plan in ("shared", "autograd"):
-    critic = DDP(case.critic(), broadcast_buffers=False)
+    critic = DDP(case.critic())
     arguments = dict(loss=losses.NonSaturatingLoss(), r1=1.0, r2=0.5, plan=plan)
     penalties.critic_backward(critic, real=half(real), fake=half(fake), **arguments)
     results[plan] = [p.grad.clone() for p in critic.module.parameters()]

@@ -7,6 +7,7 @@ activations, 4 k convolutions: forward, image gradient, tangent, weight gradient
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -73,22 +74,20 @@ def test_convolutions_of_any_geometry(data: st.DataObject, dims: int, transposed
         max(draw(st.integers(1, 6)), d * (k - 1) + 1 - (0 if transposed else 2 * p)) + (p if transposed else 0)
         for k, d, p in zip(kernel, dilation, padding, strict=True)
     )
-    x, b = double(n, inside, *size), [double(outside, seed=2)] if bias else [None]
+    x, biases = double(n, inside, *size), [double(outside, seed=2)] if bias else []
     if transposed:
         extra = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
-        w, function = (
-            double(inside, outside // groups, *kernel, seed=1),
-            (F.conv_transpose1d, F.conv_transpose2d)[dims - 1],
-        )
-        made = [(i - 1) * s - 2 * p + d * (k - 1) + e + 1 for i, s, p, d, k, e in zip(size, stride, padding, dilation, kernel, extra, strict=True)]  # fmt: skip
+        w = double(inside, outside // groups, *kernel, seed=1)
+        function = (F.conv_transpose1d, F.conv_transpose2d)[dims - 1]
+        geometry = zip(size, stride, padding, dilation, kernel, extra, strict=True)
+        made = [(i - 1) * s - 2 * p + d * (k - 1) + e + 1 for i, s, p, d, k, e in geometry]
         if min(made) < 1:
             return
         arguments = (stride, padding, extra, groups, dilation)
     else:
         w, function = double(outside, inside // groups, *kernel, seed=1), (F.conv1d, F.conv2d)[dims - 1]
         arguments = (stride, padding, dilation, groups)
-    given_bias = [t for t in b if t is not None]
-    assert_same(lambda x, w, *b: function(x, w, b[0] if b else None, *arguments), [x, w, *given_bias])
+    assert_same(lambda x, w, *b: function(x, w, b[0] if b else None, *arguments), [x, w, *biases])
 
 
 @given(data=st.data(), dims=st.sampled_from([1, 2]), kind=st.sampled_from(["max", "average"]))
@@ -184,7 +183,7 @@ def test_critics(name: str) -> None:
     for fast in (False, True):
         critic, x = case.critic(), case.images(COUNT, 0).requires_grad_()
         torch.manual_seed(1)
-        with penalties.fast_double_backward() if fast else gan_fast.reference_mode():
+        with penalties.fast_double_backward() if fast else nullcontext():
             logits = critic(x)
             (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
             (gradient.square().sum() + F.softplus(-logits).sum()).backward()
@@ -280,7 +279,7 @@ def test_no_graph_no_cost() -> None:
     """Without a gradient to come the layers are the plain ones, with the plain errors."""
     critic, x = dcgan().float(), torch.randn(COUNT, 3, 8, 8)
     with torch.no_grad(), penalties.fast_double_backward():
-        assert torch.equal(critic(x), (lambda y: y)(critic(x)))
+        assert not critic(x).requires_grad
         with pytest.raises(RuntimeError, match="channels"):
             critic(x[:, :2])
     with penalties.fast_double_backward(), pytest.raises(RuntimeError, match="channels"):
@@ -294,11 +293,11 @@ def test_autocast(dtype: torch.dtype) -> None:
     outside = []
     for fast in (False, True):
         critic.zero_grad()
-        with torch.autocast("cpu", dtype), penalties.fast_double_backward() if fast else gan_fast.reference_mode():
+        with torch.autocast("cpu", dtype), penalties.fast_double_backward() if fast else nullcontext():
             logits = critic(x)
             assert logits.dtype == dtype
             r1(critic, x).backward()
         outside.append([p.grad for p in critic.parameters() if p.grad is not None])
     for want, got in zip(*outside, strict=True):
         assert got.dtype == torch.float32
-        assert float((got - want).norm() / want.norm()) < 0.05
+        assert float((got - want).norm()) <= 0.05 * float(want.norm())

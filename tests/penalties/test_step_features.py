@@ -117,7 +117,7 @@ def test_autocast(name: str, dtype: torch.dtype, plan: str) -> None:
         CASES[name].critic(dtype=torch.float32).double(), images(0).float().double(), images(1).float().double(),
         Loss("non_saturating"), r1=1.0, r2=0.5,
     )  # fmt: skip
-    assert_gradients(critic.double(), expected, bound=0.1)
+    assert_gradients(critic.double(), expected, bound=0.3)
 
 
 @pytest.mark.parametrize("plan", PLANS)
