@@ -73,6 +73,17 @@ errors = [None, None]
 dist.all_gather_object(errors, raised)
 assert errors == [True, True], errors
 
+# Sharded parameters have no whole gradient to accumulate into.
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+sharded = fully_shard(case.critic(dtype=torch.float32), mesh=init_device_mesh("cpu", (2,)))
+try:
+    penalties.critic_backward(sharded, real=half(real).float(), fake=half(fake).float(), loss=losses.HingeLoss(), r1=1.0)
+    raise AssertionError("a sharded critic was taken")
+except (TypeError, ValueError, RuntimeError) as error:
+    assert "FSDP" in str(error) or "fully_shard" in str(error), error
+
 if rank == 0:
     torch.save(results, sys.argv[1])
 dist.barrier()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import gan_fast
 from gan_fast import losses, penalties
 from penalties.comparison import COUNT, assert_gradients
 from penalties.layers import conv
@@ -217,3 +218,62 @@ def test_an_error_in_the_critic_leaves_nothing_behind(plan: str) -> None:
     assert all(parameter.grad is None for parameter in critic.parameters())
     backward(critic, plan=plan)
     assert_gradients(critic, critic_step(case.critic(), images(0), images(1), Loss("non_saturating"), r1=1.0, r2=0.5))
+
+
+def test_a_compiled_critic_runs_uncompiled_and_says_so_once() -> None:
+    """aot_autograd has no double backward; the module inside has, and shares its parameters."""
+    case = CASES["dcgan"]
+    critic = case.critic()
+
+    def never(graph: Any, inputs: Any) -> Any:
+        raise AssertionError("the critic was compiled")
+
+    compiled = torch.compile(critic, backend=never)
+    with pytest.warns(UserWarning, match="compile") as said:
+        stats = backward(compiled)
+        assert_gradients(
+            critic, critic_step(case.critic(), images(0), images(1), Loss("non_saturating"), r1=1.0, r2=0.5)
+        )
+        backward(compiled)
+    assert stats.plan == "shared" and sum("compile" in str(warning.message) for warning in said) == 1
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("context", [penalties.fast_double_backward, gan_fast.reference_mode])
+@pytest.mark.parametrize("name", ["dcgan", "r3gan filter", "time", "audio"])
+def test_inside_another_context(name: str, context: Any, plan: str) -> None:
+    """Phases and debts belong to a step's own graph: a graph of lean layers that is open meanwhile is left alone."""
+    case = CASES[name]
+    critic, other, kwargs = case.critic(), case.critic(1), case.kwargs(COUNT, 0)
+    real, fake = case.images(COUNT, 0), case.images(COUNT, 1)
+    x = case.images(COUNT, 2).requires_grad_()
+
+    def penalty(logits: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(logits.sum(), x, create_graph=True)[0].square().sum()
+
+    with context():
+        open_graph = penalty(other(x, **kwargs))
+        stats = backward(critic, real=real, fake=fake, critic_kwargs=kwargs or None, plan=plan)
+    open_graph.backward()
+    expected = critic_step(
+        case.critic(), real, fake, Loss("non_saturating"), r1=1.0, r2=0.5, real_kwargs=kwargs, fake_kwargs=kwargs
+    )
+    assert_gradients(critic, expected)
+    assert stats.plan == plan
+    mine = {key: parameter.grad for key, parameter in other.named_parameters()}
+    other.zero_grad(set_to_none=True)
+    penalty(other(x, **kwargs)).backward()
+    for key, parameter in other.named_parameters():
+        torch.testing.assert_close(mine[key], parameter.grad, rtol=1e-9, atol=1e-12, msg=key)
+
+
+def test_a_smaller_step_after_a_larger_one() -> None:
+    """Steps repeat: no debt is left from one to the next, and the same step gives the same bits."""
+    critic = CASES["r3gan filter"].critic()
+    seen = []
+    for seed in (0, 5, 0):
+        critic.zero_grad(set_to_none=True)
+        stats = backward(critic, real=images(seed), fake=images(seed + 1), plan="shared")
+        seen.append(([parameter.grad for parameter in critic.parameters()], stats.debts))
+    assert all(torch.equal(a, b) for a, b in zip(seen[0][0], seen[2][0], strict=True))
+    assert seen[0][1] == seen[1][1] == seen[2][1]
