@@ -79,7 +79,8 @@ from torch.distributed.fsdp import fully_shard
 
 sharded = fully_shard(case.critic(dtype=torch.float32), mesh=init_device_mesh("cpu", (2,)))
 try:
-    penalties.critic_backward(sharded, real=half(real).float(), fake=half(fake).float(), loss=losses.HingeLoss(), r1=1.0)
+    single = [half(x).float() for x in (real, fake)]
+    penalties.critic_backward(sharded, real=single[0], fake=single[1], loss=losses.HingeLoss(), r1=1.0)
     raise AssertionError("a sharded critic was taken")
 except (TypeError, ValueError, RuntimeError) as error:
     assert "FSDP" in str(error) or "fully_shard" in str(error), error
