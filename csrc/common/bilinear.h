@@ -84,7 +84,7 @@ struct BilinearInputGradient : torch::autograd::Function<BilinearInputGradient<M
       out[0] = Map::forward(t, w, std::nullopt, config);
     }
     if (ctx->needs_input_grad(1)) {
-      const DebtPtr debt = ctx->saved_data.contains("debt") ? held<Debt>(ctx, "debt") : DebtPtr();
+      const DebtPtr debt = ctx->saved_data.count("debt") != 0 ? held<Debt>(ctx, "debt") : DebtPtr();
       if (debt && debt->take()) {
         out[1] = Map::weight_gradient(dy, add_into(t, debt->x), w, config);
         debt->let_go();
@@ -156,7 +156,7 @@ struct Bilinear : torch::autograd::Function<Bilinear<Map>> {
     const variable_list saved = ctx->get_saved_variables();
     const Tensor &x = saved[0], &w = saved[1];
     const Config config = held<typename Map::Config>(ctx, "config");
-    const LedgerPtr ledger = ctx->saved_data.contains("ledger") ? held<Ledger>(ctx, "ledger") : LedgerPtr();
+    const LedgerPtr ledger = ctx->saved_data.count("ledger") != 0 ? held<Ledger>(ctx, "ledger") : LedgerPtr();
     const bool first = ledger && ledger->first;
     if (ledger && !first) {
       ++ledger->reentered;

@@ -1,5 +1,7 @@
 #include "common/ledger.h"
 
+#include <c10/core/GradMode.h>
+
 #include <algorithm>
 
 namespace gan_fast {
@@ -30,7 +32,7 @@ DebtPtr Ledger::open(DebtPtr debt) {
 
 std::vector<std::pair<Tensor, Tensor>> Ledger::sweep() {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   std::vector<std::pair<Tensor, Tensor>> paid;
   for (const DebtPtr& debt : debts_) {
     if (debt->take()) {

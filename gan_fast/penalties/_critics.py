@@ -1,0 +1,159 @@
+"""What a critic is, underneath: unwrapping, arguments for both sides, and the state that one step may move only once."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+
+Kwargs = Mapping[str, Any]
+_said: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
+
+
+class Unwrapped(NamedTuple):
+    """The module whose parameters are trained, and the processes its gradients are averaged over, if any."""
+
+    module: nn.Module
+    group: Any | None
+    compiled: bool
+
+
+def say_once(critic: nn.Module, message: str) -> None:
+    """Warn about this critic, the first time this is said of it."""
+    said = _said.setdefault(critic, set())
+    if message not in said:
+        said.add(message)
+        warnings.warn(message, UserWarning, stacklevel=4)
+
+
+def unwrap(critic: nn.Module) -> Unwrapped:
+    """Look through torch.compile and DistributedDataParallel. Raises TypeError for FSDP and what is not a module."""
+    group = None
+    compiled = False
+    while True:
+        if not isinstance(critic, nn.Module):
+            raise TypeError(f"critic is a {type(critic).__name__}; expected a torch.nn.Module, or a list of them")
+        if isinstance(critic, nn.parallel.DistributedDataParallel):
+            group, critic = critic.process_group, critic.module
+        elif isinstance(critic, torch._dynamo.eval_frame.OptimizedModule):
+            compiled, critic = True, critic._orig_mod
+        else:
+            break
+    for module in critic.modules():
+        if any(base.__name__ in ("FullyShardedDataParallel", "FSDPModule") for base in type(module).__mro__):
+            raise TypeError(
+                "critic is sharded by FSDP, whose hooks do not survive a double backward: wrap it in "
+                "DistributedDataParallel, or train it unwrapped"
+            )
+        compiled = compiled or module._compiled_call_impl is not None
+        compiled = compiled or isinstance(module, torch._dynamo.eval_frame.OptimizedModule)
+    if compiled:
+        say_once(
+            critic,
+            "critic_backward runs the critic's uncompiled module: torch.compile has no double backward. "
+            "To compile a whole step use penalties.compile_step",
+        )
+    return Unwrapped(critic, group, compiled)
+
+
+def sides(critic_kwargs: Kwargs | Sequence[Kwargs] | None) -> tuple[Kwargs, Kwargs]:
+    """The critic's arguments for real and for fake images."""
+    if critic_kwargs is None:
+        return {}, {}
+    if isinstance(critic_kwargs, Mapping):
+        return critic_kwargs, critic_kwargs
+    if len(critic_kwargs) != 2 or not all(isinstance(side, Mapping) for side in critic_kwargs):
+        raise TypeError("critic_kwargs must be one mapping, or a pair of mappings for real and for fake images")
+    real, fake = critic_kwargs
+    if real.keys() != fake.keys():
+        raise ValueError(
+            f"critic_kwargs for real images are {sorted(real)}, for fake ones {sorted(fake)}: give the same"
+        )
+    return real, fake
+
+
+def both(real: Kwargs, fake: Kwargs, n_real: int, n_fake: int) -> dict[str, Any]:
+    """Arguments for one call on cat(real, fake): tensors with one row a sample are put together, others are shared."""
+    together: dict[str, Any] = {}
+    for name, left in real.items():
+        right = fake[name]
+        if _per_sample(left, n_real) and _per_sample(right, n_fake):
+            together[name] = torch.cat([left, right])
+        elif left is right:
+            if isinstance(left, Tensor) and left.dim() and n_real != n_fake and len(left) in (n_real, n_fake):
+                raise ValueError(
+                    f"critic_kwargs[{name!r}] has {len(left)} rows, but there are {n_real} real and {n_fake} fake "
+                    "images: give a pair of mappings, for real and for fake"
+                )
+            together[name] = left
+        else:
+            raise ValueError(
+                f"critic_kwargs[{name!r}] differs between real and fake images and is not a tensor with one row a "
+                "sample, so that one call cannot serve both: use plan='autograd'"
+            )
+    return together
+
+
+def _per_sample(value: Any, count: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == count
+
+
+def rows_of(kwargs: Kwargs, total: int, rows: Tensor) -> dict[str, Any]:
+    """The same arguments for a choice of rows."""
+    return {name: value[rows] if _per_sample(value, total) else value for name, value in kwargs.items()}
+
+
+@contextlib.contextmanager
+def eager(compiled: bool) -> Iterator[None]:
+    """Nothing inside the block runs compiled."""
+    if not compiled:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+class OnePowerIteration:
+    """Two calls of a critic that see the same weights: spectral norm iterates in the first alone.
+
+    Parametrised weights are computed once and cached over the block; the older hooks are told to stand still after
+    `first_call_done`.
+    """
+
+    def __init__(self, critic: nn.Module) -> None:
+        self._hooks = [
+            hook for m in critic.modules() for hook in m._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)
+        ]
+        self._iterations = [hook.n_power_iterations for hook in self._hooks]
+        self._cache = parametrize.cached()
+
+    def first_call_done(self) -> None:
+        for hook in self._hooks:
+            hook.n_power_iterations = 0
+
+    def __enter__(self) -> OnePowerIteration:
+        self._cache.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for hook, iterations in zip(self._hooks, self._iterations, strict=True):
+            hook.n_power_iterations = iterations
+        self._cache.__exit__(*error)
+
+
+def average(parameters: Sequence[nn.Parameter], group: Any) -> None:
+    """Average `.grad` over the processes of `group`, in one flat all-reduce."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
+    flat = torch._utils._flatten_dense_tensors(gradients)
+    torch.distributed.all_reduce(flat, group=group)
+    flat /= torch.distributed.get_world_size(group)
+    torch._foreach_copy_(gradients, list(torch._utils._unflatten_dense_tensors(flat, gradients)))
