@@ -65,6 +65,11 @@ class CriticStats(NamedTuple):
     """What became of the weight gradients of the shared plan."""
 
 
+def _critic_stats(values: Tensor) -> CriticStats:
+    loss, real_mean, fake_mean, real_sign_mean, fake_sign_mean = values.unbind()
+    return CriticStats(loss, real_mean, fake_mean, real_sign_mean, fake_sign_mean)
+
+
 class LossTerms(NamedTuple):
     """The unreduced terms of a loss that has one for each side: tensors, or lists where the logits were lists."""
 
@@ -232,7 +237,7 @@ class AdversarialLoss:
             loss, stats = reference.adversarial_loss(*args, self._reduction, with_stats)
         else:
             loss, stats, _ = _adversarial_loss(*args, self._reduction, with_stats, False)
-        return (loss, CriticStats(*stats.unbind())) if with_stats else loss
+        return (loss, _critic_stats(stats)) if with_stats else loss
 
 
 def _unreduced(args: tuple[Any, ...], fake: Logits, with_stats: bool) -> Any:
@@ -253,7 +258,7 @@ def _unreduced(args: tuple[Any, ...], fake: Logits, with_stats: bool) -> Any:
         return result
     with torch.no_grad():
         total = torch.stack([t.to(reference.accumulate_dtype(t)).sum() for t in terms]).sum()
-        return result, CriticStats(*reference.statistics(total, reals, fakes).unbind())
+        return result, _critic_stats(reference.statistics(total, reals, fakes))
 
 
 def _as_list(logits: Logits | None) -> list[Tensor]:

@@ -80,7 +80,7 @@ def _documented(function: Any, name: str, dims: int) -> Callable[..., Tensor]:
     gradient. Runs torch's own function for unbatched input, under `gan_fast.reference_mode()`, under `torch.func`
     transforms and forward-mode AD, and for tensors that are not plain dense floating-point ones.
     """
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 _ONES = (1, (1,), (1, 1), (1, 1, 1), [1], [1, 1], [1, 1, 1])

@@ -5,7 +5,6 @@ One-dimensional pooling is the two-dimensional one of images of height 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from gan_fast.ops._serves import serves
 
-Size = int | Sequence[int]
+Size = Any  # as torch takes it: a number, or a sequence of one or two
 _avg_pool = torch.ops.gan_fast.avg_pool.default
 _max_pool = torch.ops.gan_fast.max_pool.default
 
@@ -41,7 +40,7 @@ def avg_pool2d(
         return F.avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     kernel = _pair(kernel_size)
     steps = _pair(stride) if stride is not None and stride != [] and stride != () else kernel
-    return _avg_pool(input, kernel, steps, _pair(padding), ceil_mode, count_include_pad, divisor_override)  # type: ignore[no-any-return]
+    return _avg_pool(input, kernel, steps, _pair(padding), ceil_mode, count_include_pad, divisor_override)
 
 
 def avg_pool1d(
@@ -54,11 +53,11 @@ def avg_pool1d(
 ) -> Tensor:
     """`torch.nn.functional.avg_pool1d` of `[N, C, L]` with a lean double backward."""
     if input.dim() != 3 or not serves(input):
-        return F.avg_pool1d(input, kernel_size, stride, padding, ceil_mode, count_include_pad)  # type: ignore[arg-type]
+        return F.avg_pool1d(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
     kernel = _row(kernel_size, 1)
     steps = _row(stride, 1) if stride is not None and stride != [] and stride != () else kernel
     y = _avg_pool(input.unsqueeze(2), kernel, steps, _row(padding, 0), ceil_mode, count_include_pad, None)
-    return y.squeeze(2)  # type: ignore[no-any-return]
+    return y.squeeze(2)
 
 
 def max_pool2d(

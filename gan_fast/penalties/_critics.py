@@ -1,4 +1,4 @@
-"""What a critic is, underneath: unwrapping, arguments for both sides, and the state that one step may move only once."""
+"""What a critic is underneath: unwrapping, arguments for both sides, and the state that a step may move only once."""
 
 from __future__ import annotations
 
@@ -63,10 +63,17 @@ def unwrap(critic: nn.Module) -> Unwrapped:
     return Unwrapped(critic, group, compiled)
 
 
-def sides(critic_kwargs: Kwargs | Sequence[Kwargs] | None) -> tuple[Kwargs, Kwargs]:
+def sides(critic_kwargs: Kwargs | Sequence[Kwargs] | None, device: torch.device) -> tuple[Kwargs, Kwargs]:
     """The critic's arguments for real and for fake images."""
     if critic_kwargs is None:
         return {}, {}
+    for each in [critic_kwargs] if isinstance(critic_kwargs, Mapping) else critic_kwargs:
+        for name, value in each.items():
+            if isinstance(value, Tensor) and value.dim() and value.device != device:
+                raise ValueError(
+                    f"critic_kwargs[{name!r}] is on device {value.device} and the images are on {device}; "
+                    "put them on one device"
+                )
     if isinstance(critic_kwargs, Mapping):
         return critic_kwargs, critic_kwargs
     if len(critic_kwargs) != 2 or not all(isinstance(side, Mapping) for side in critic_kwargs):

@@ -38,7 +38,8 @@ Kwargs = Mapping[str, Any]
 # |s_i| is at least this share of the largest: small enough to leave the loss alone, large enough to divide by.
 _FLOOR = {torch.float64: 2.0**-200, torch.float16: 2.0**-10}
 _LEAST = {torch.float64: 2.0**-200, torch.float16: 2.0**-20}
-# In float16 cotangents are brought to this size, an exact power of two, and the gradients back.
+# In float16 the cotangents' sum is brought to this power of two, exactly, and the gradients back: large enough that
+# the images' gradients do not underflow, small enough that weights' gradients, which sum over samples, do not overflow.
 _HALF_COTANGENT = 8
 
 
@@ -65,8 +66,8 @@ def critic_backward(
 
     Args:
         critic: scores images, called as `critic(augment(images), **critic_kwargs)`; or a list of critics, whose losses
-            and penalties are added. Every parameter that requires grad and has an influence gets a gradient. One wrapped
-            in DistributedDataParallel is unwrapped and its gradients are averaged here; of a compiled one the
+            and penalties are added. Every parameter that requires grad and has an influence gets a gradient. One
+            wrapped in DistributedDataParallel is unwrapped and its gradients are averaged here; of a compiled one the
             uncompiled module runs.
         real: `[N, ...]` real images, constants, float64, float32, bfloat16 or float16.
         fake: `[M, ...]` generated images, constants; M = N for paired losses. Of another floating dtype (a generator
@@ -104,14 +105,14 @@ def critic_backward(
     """
     if plan not in ("auto", "shared", "autograd"):
         raise ValueError(f"plan is {plan!r}; expected 'auto', 'shared' or 'autograd'")
-    _check(real, fake, loss, r1, r2)
+    _check(real, fake, loss, generator_loss, r1, r2)
     real, fake_dtype, fake = real.detach(), fake.dtype, fake.detach().to(real.dtype)
     critics = [critic] if isinstance(critic, nn.Module) else critic
     if not isinstance(critics, (list, tuple, nn.ModuleList)) or not len(critics):
         raise TypeError(f"critic is a {type(critic).__name__}; expected a torch.nn.Module, or a list of them")
     results = []
     for each in critics:
-        step = _Step(unwrap(each), real, fake, loss, r1, r2, sides(critic_kwargs), augment, generator_loss)
+        step = _Step(unwrap(each), real, fake, loss, r1, r2, sides(critic_kwargs, real.device), augment, generator_loss)
         step.weights = {"real_weight": real_weight, "fake_weight": fake_weight}
         results.append(step.run(scale, sync, plan))
     stats = results[0] if len(results) == 1 else _sum(results)
@@ -120,12 +121,16 @@ def critic_backward(
     return stats
 
 
-def _check(real: Tensor, fake: Tensor, loss: AdversarialLoss, r1: float, r2: float) -> None:
-    if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+def _check(
+    real: Tensor, fake: Tensor, loss: AdversarialLoss, generator_loss: AdversarialLoss | None, r1: float, r2: float
+) -> None:
+    # inference mode cannot be asked for while torch.compile traces, which it never does inside it
+    if not torch.is_grad_enabled() or (not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()):
         raise RuntimeError("critic_backward was called under torch.no_grad(): it needs autograd; call it outside")
     if real.dim() < 2 or fake.dim() != real.dim() or real.shape[1:] != fake.shape[1:]:
         raise ValueError(
-            f"real images are {list(real.shape)} and fake ones {list(fake.shape)}; expected [N, ...] of equal sizes"
+            f"real images have shape {list(real.shape)} and fake ones {list(fake.shape)}; expected [N, ...] of which "
+            "only N differs"
         )
     if not len(real) or not len(fake):
         raise ValueError(f"an empty batch: {len(real)} real and {len(fake)} fake images; give at least one of each")
@@ -135,10 +140,10 @@ def _check(real: Tensor, fake: Tensor, loss: AdversarialLoss, r1: float, r2: flo
         raise ValueError(f"real images are on {real.device} and fake ones on {fake.device}; put them on one device")
     if not (r1 >= 0 and r2 >= 0):
         raise ValueError(f"r1 is {r1} and r2 is {r2}; expected weights of at least 0")
-    if getattr(loss, "reduction", "mean") not in ("mean", "sum"):
-        raise ValueError(
-            f"the loss has reduction {loss.reduction!r}; expected 'mean' or 'sum': a step needs one number"
-        )
+    for name, each in (("loss", loss), ("generator_loss", generator_loss)):
+        reduction = getattr(each, "reduction", "mean")
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"{name} has reduction {reduction!r}; expected 'mean' or 'sum'")
 
 
 def _sum(results: Sequence[CriticStats]) -> CriticStats:
@@ -161,7 +166,7 @@ def _sum(results: Sequence[CriticStats]) -> CriticStats:
 class _Step:
     """One critic's step."""
 
-    weights: Mapping[str, Tensor | None]
+    weights: dict[str, Any]
 
     def __init__(
         self,
@@ -196,6 +201,7 @@ class _Step:
                     "plan 'shared' cannot be traced by torch.compile: call critic_backward outside, or use 'autograd'"
                 )
             return self._traced(scale)
+        factor: float | Tensor
         with self._as_modules_run():
             reason = "" if plan == "autograd" else self._why_not_shared(plan)
             if plan == "autograd" or reason:
@@ -263,7 +269,8 @@ class _Step:
             ledger.first = False
         if not with_images:
             return stats, list(first), factor
-        G, *gradients = first
+        G = first[0]
+        gradients: list[Tensor | None] = list(first[1:])
         with torch.no_grad():
             per_sample = (-1, *[1] * (images.dim() - 1))
             s_image = s.view(per_sample)
@@ -279,9 +286,10 @@ class _Step:
             stats = stats._replace(r1=size[:n].sum(), r2=size[n:].sum())
             seed = (g * (w * factor / s).view(per_sample)).to(G.dtype)
             gradients = [None if d is None else d.detach() for d in gradients]
-        keep = ledger.has_computed_weights
-        second = torch.autograd.grad(G, self.parameters, seed, allow_unused=True, retain_graph=keep)
-        gradients = _add(gradients, second)
+        if G.requires_grad:  # not so where the critic is linear in its images without a parameter
+            keep = ledger.has_computed_weights
+            second = torch.autograd.grad(G, self.parameters, seed, allow_unused=True, retain_graph=keep)
+            gradients = _add(gradients, second)
         debts = ledger.sweep()
         if debts:
             weights, owed = zip(*debts, strict=True)
@@ -308,13 +316,13 @@ class _Step:
         return torch.autograd.grad(value, fake)[0].flatten()
 
     def _seeds(self, c: Tensor, dtype: torch.dtype, divided_by: bool) -> tuple[Tensor, Tensor | float]:
-        """Cotangents `[N + M]` as the logits' dtype holds them, not zero where they are divided by, and their factor."""
+        """Cotangents `[N + M]` that the logits' dtype holds, not zero where they are divided by, and their factor."""
         if not divided_by and dtype != torch.float16:
             return c, 1.0
         largest = c.abs().max().clamp_min(_LEAST.get(dtype, 2.0**-30))
         factor: Tensor | float = 1.0
         if dtype == torch.float16:
-            exponent = torch.frexp(largest).exponent
+            exponent = torch.frexp(torch.maximum(c.abs().sum(), largest)).exponent
             factor = torch.ldexp(torch.ones_like(largest), _HALF_COTANGENT - exponent)
         if divided_by:
             least = largest * _FLOOR.get(dtype, 2.0**-40)

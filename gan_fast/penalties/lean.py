@@ -73,6 +73,8 @@ class fast_double_backward:
     the backward passes may run anywhere. Values and first gradients are bit for bit what they were, in-place
     activations included, and any order of gradient is right. What it saves: grouped convolutions are not taken apart
     in the double backward, nothing is convolved with zeros, and no weight gradient is computed that was not asked for.
+    A parameter on which a penalty does not depend, such as a bias below a leaky ReLU, gets no gradient from it, where
+    torch gives it zeros.
 
     Applies to this thread; blocks may be nested and an instance used again. `gan_fast.reference_mode()`, `torch.func`
     transforms and forward-mode AD run torch's own functions, as do layers called from C++.

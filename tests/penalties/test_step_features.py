@@ -113,7 +113,8 @@ def test_autocast(name: str, dtype: torch.dtype, plan: str) -> None:
     with torch.autocast("cpu", dtype):
         stats = backward(critic, real=real, fake=fake, plan=plan)
     hook.remove()
-    assert set(seen) == {dtype} and not torch.is_autocast_enabled("cpu")
+    # the look for mixing runs in one precision, without autocast
+    assert seen[-1] == dtype and not torch.is_autocast_enabled("cpu")
     assert stats.loss.dtype == torch.float32 and stats.plan == plan
     expected = critic_step(
         CASES[name].critic(dtype=torch.float32).double(), images(0).float().double(), images(1).float().double(),
@@ -142,7 +143,7 @@ def test_logits_that_are_not_one_per_sample() -> None:
     """`shared` says so; `auto` takes the formula: the gradient of the sum of a sample's logits."""
     patches = nn.Sequential(conv(3, 4, 3, 2, 1), nn.LeakyReLU(0.2), conv(4, 1, 1)).double()
     twin = copy.deepcopy(patches)
-    with pytest.raises(ValueError, match=r"(?s)4, 1, 4, 4.*one logit|one logit.*4, 1, 4, 4"):
+    with pytest.raises(ValueError, match=r"8, 1, 4, 4.*one logit"):
         backward(patches, plan="shared")
     assert all(parameter.grad is None for parameter in patches.parameters())
     stats = backward(patches)
@@ -164,7 +165,6 @@ def test_logits_that_are_not_one_per_sample() -> None:
         ({"real": images(0).to("meta")}, "device"),
         ({"critic_kwargs": {"labels": torch.zeros(4, device="meta")}}, "device"),
         ({"fake": images(0)[:, :, :4]}, "shape"),
-        ({"fake": images(0).float()}, "dtype|float32"),
         ({"real": images(0, 3), "loss": losses.RelativisticLoss()}, "3.*4|equal|as many|shape"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(value),
@@ -261,11 +261,24 @@ def test_inside_another_context(name: str, context: Any, plan: str) -> None:
     )
     assert_gradients(critic, expected)
     assert stats.plan == plan
-    mine = {key: parameter.grad for key, parameter in other.named_parameters()}
+    # where the penalty does not depend on a parameter, torch gives zeros or nothing, the lean layers nothing
+    mine = {key: torch.zeros_like(p) if p.grad is None else p.grad for key, p in other.named_parameters()}
     other.zero_grad(set_to_none=True)
     penalty(other(x, **kwargs)).backward()
     for key, parameter in other.named_parameters():
-        torch.testing.assert_close(mine[key], parameter.grad, rtol=1e-9, atol=1e-12, msg=key)
+        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(mine[key], expected, rtol=1e-9, atol=1e-12, msg=key)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_fake_images_of_another_precision(plan: str) -> None:
+    """As a generator under autocast gives them: converted, and their gradient converted back."""
+    case = CASES["dcgan"]
+    critic, fake = case.critic(), images(1).bfloat16()
+    stats = backward(critic, fake=fake, plan=plan, generator_loss=losses.NonSaturatingLoss())
+    expected = critic_step(case.critic(), images(0), fake.double(), Loss("non_saturating"), r1=1.0, r2=0.5)
+    assert_gradients(critic, expected)
+    assert stats.fake_image_grad.dtype == torch.bfloat16
 
 
 def test_a_smaller_step_after_a_larger_one() -> None:
