@@ -43,7 +43,7 @@ def critic_backward(
         (g,) = torch.autograd.grad(logits.sum(), images, create_graph=bool(weight), retain_graph=True)
         penalties.append(weight / 2 * g.square().flatten(1).sum(1).mean())
         total = total + penalties[-1]
-    image_grad = None
+    image_grad = g_loss = None
     if generator_loss is not None:
         g_loss = generator_loss.generator(fake=fake_logits, real=real_logits.detach())
         (image_grad,) = torch.autograd.grad(g_loss, y, retain_graph=True)
@@ -52,6 +52,7 @@ def critic_backward(
         r1=penalties[0].detach(),
         r2=penalties[1].detach(),
         fake_image_grad=image_grad,
+        generator_loss=None if g_loss is None else g_loss.detach(),
         plan="autograd",
         debts=Debts(),
     )

@@ -48,6 +48,4 @@ def dragan_penalty(
 ) -> Tensor:
     """DRAGAN. Source: Kodali et al. 2017."""
     noise = 0.5 * real.std() * torch.rand(real.shape, generator=generator, device=real.device, dtype=real.dtype)
-    return gradient_penalty(
-        critic, real, real + noise, weight=weight, critic_kwargs=critic_kwargs, generator=generator
-    )
+    return gradient_penalty(critic, real, real + noise, weight=weight, critic_kwargs=critic_kwargs, generator=generator)
