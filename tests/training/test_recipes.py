@@ -72,7 +72,7 @@ def test_budget_is_the_first_to_be_reached():
 def test_extra_layers_follow_the_size_unless_asked_for():
     for asked, at_8, at_32 in [(None, 1, 0), (0, 0, 0), (2, 2, 2)]:
         recipe = recipes.get("dcgan", extra_layers=asked)
-        assert [recipe.model_config(side, 1)["extra_layers"] for side in (8, 32)] == [at_8, at_32]
+        assert [recipe.networks((1, side, side))[1]["extra_layers"] for side in (8, 32)] == [at_8, at_32]
 
 
 def test_names():
