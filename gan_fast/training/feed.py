@@ -141,6 +141,6 @@ def to_samples(batch: Any, device: torch.device, *, batched: bool = True) -> Ten
         return samples.to(torch.float32).div_(127.5).sub_(1.0)
     if not samples.is_floating_point():
         raise ValueError(
-            f"images must be bytes, or floating point in [-1, 1], points floating point; got {batch.dtype}"
+            f"images must be bytes, or floating point in [-1, 1], points floating point, got {batch.dtype}"
         )
     return samples.to(torch.float32)

@@ -279,7 +279,7 @@ class Trainer:
         self.feed.load_state_dict(state["data"])
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """`[count, C, H, W]` in [-1, 1] or `[count, D]`, of the averaged generator, from seeds `seed`, `seed + 1`, ..."""
+        """`[count, C, H, W]` in [-1, 1] or `[count, D]`, of the averaged generator, seeds `seed`, `seed + 1`, ..."""
         return sample(self.ema.module, range(seed, seed + count), self.latents.size)
 
     def _start_run(self) -> folder.RunFolder:
