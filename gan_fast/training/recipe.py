@@ -170,8 +170,8 @@ class Recipe:
         """
         raise NotImplementedError
 
-    def latent_size(self) -> int:
-        """Length of one latent vector."""
+    def latent_size(self, shape: tuple[int, ...]) -> int:
+        """Length of one latent vector, for samples of `shape`."""
         raise NotImplementedError
 
     def loss_function(self) -> AdversarialLoss:

@@ -112,7 +112,7 @@ class Trainer:
         self.critic = critic.to(device).to(memory_format=self.machine.memory_format)
         self.ema = EMA(self.generator, recipe.ema_kimg * 1000, recipe.ema_ramp)
         self.optimizers = self.recipe.optimizers(self.generator, self.critic)
-        self.latents = Latents(recipe.latent_size(), recipe.seed, device, self.world)
+        self.latents = Latents(self.recipe.latent_size(shape), recipe.seed, device, self.world)
         self.adversarial_step = AdversarialStep(
             self.generator,
             self.critic,
