@@ -18,6 +18,8 @@ def test_real_samples_have_all_modes(name):
     assert figures.caught == TOYS[name].modes
     # P(chi square with two degrees of freedom <= 9), five standard deviations of a share of 10,000
     assert abs(figures.high_quality - (1 - math.exp(-4.5))) < 5 * math.sqrt(0.989 * 0.011 / 10_000)
+    # E[r^2 | r <= 3 sd] = 2 sd^2 (1 - 4.5 e^-4.5 / (1 - e^-4.5))
+    assert figures.spread == pytest.approx(1.378, abs=0.02)
     # Of n samples of the uniform distribution over K modes, 2 n KL is chi square with K - 1 degrees of freedom.
     assert figures.kl < 2 * TOYS[name].modes / 20_000
 
@@ -39,6 +41,8 @@ def test_a_mode_is_caught_from_twenty_samples_within_three_deviations():
     )
     assert mode_figures(near.repeat(20, 1), toy).caught == 25
     assert mode_figures(near.repeat(19, 1), toy).caught == 0
+    assert mode_figures(near, toy).spread == pytest.approx(2.99, abs=1e-4)
+    assert mode_figures(toy.anchors.repeat(20, 1), toy)[:3] == (25, 1.0, pytest.approx(0, abs=1e-6))
     figures = mode_figures(far.repeat(20, 1), toy)
     assert figures.caught == 0 and figures.high_quality == 0 and figures.kl == pytest.approx(0, abs=1e-12)
 
