@@ -268,13 +268,14 @@ class Trainer:
             checkpoint.restore_optimizer(optimizer, own)
         counters = state["counters"]
         self.steps, self.images, self.seconds = counters["steps"], counters["images"], counters["seconds"]
-        for name, stream in {"latents": self.latents.stream, **self.adversarial_step.streams}.items():
+        streams = {"latents": self.latents.stream, **self.adversarial_step.streams}
+        for offset, (name, stream) in enumerate(streams.items()):
             if state["device"] == self.machine.device.type and name in tensors["random"]:
                 stream.set_state(tensors["random"][name])
             else:
                 # A stream of one kind of device cannot be continued on another, and one may be needed that the
                 # run had no use for before: begin one that no step has used.
-                stream.manual_seed(self.recipe.seed + self.steps)
+                stream.manual_seed(self.recipe.seed + self.steps + offset)
         self.adversarial_step._generator_loss = tensors["random"]["generator_loss"].to(self.machine.device)
         self.feed.load_state_dict(state["data"])
 
