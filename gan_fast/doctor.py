@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import os
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 import gan_fast
-from gan_fast import _C, _build, losses, nvrtc
+from gan_fast import _C, _build, losses, nvrtc, penalties
 
 # Every op, with the folder of csrc/ that holds it: the name of its device code.
 OPS = {
@@ -29,6 +30,8 @@ OPS = {
     "softplus_backward": "softplus",
     "l1_distance": "l1_distance",
     "l1_distance_backward": "l1_distance",
+    "gradient_penalty": "gradient_penalty",
+    "gradient_penalty_backward": "gradient_penalty",
 }
 
 
@@ -125,7 +128,7 @@ class Check:
 
 
 def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[..., Tensor], list[Tensor]]]:
-    """Every public loss with inputs that do not divide a vector or a block."""
+    """Every public loss and gradient penalty with inputs that do not divide a vector or a block."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
@@ -142,6 +145,20 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
     yield "softplus", lambda x: losses.softplus(x).sum() / x.numel(), [real]
     yield "logsigmoid", lambda x: losses.logsigmoid(x).sum() / x.numel(), [real]
     yield "feature matching", lambda a, b: losses.cycle_consistency(a, b, 1.0), [real, fake]
+
+    def linear(weight: Tensor, images: Tensor) -> Tensor:
+        return (weight * images).flatten(1).sum(1)
+
+    def r1(weight: Tensor) -> Tensor:
+        images = torch.zeros_like(weight).requires_grad_()
+        return penalties.r1_penalty(linear(weight, images), images, 2.0)
+
+    # the image gradient of a linear critic is its weight: one for every sample here
+    yield "r1", r1, [real]
+    for one_sided in (False, True):
+        name = "gradient penalty, one-sided" if one_sided else "gradient penalty"
+        penalty = functools.partial(penalties.gradient_penalty, one_sided=one_sided)
+        yield name, lambda w, f=penalty: f(functools.partial(linear, w), w.detach(), w.detach()), [real]
 
 
 def check() -> list[Check]:

@@ -92,6 +92,6 @@ def _copy(traffic: int, device: torch.device) -> Contender:
 
 def all_cases() -> list[Case]:
     """Every case, smallest first within a group."""
-    from gan_fast.bench import dcgan, drop_in, losses
+    from gan_fast.bench import dcgan, drop_in, losses, penalties
 
-    return [*losses.cases(), *drop_in.cases(), *dcgan.cases()]
+    return [*losses.cases(), *drop_in.cases(), *penalties.cases(), *dcgan.cases()]

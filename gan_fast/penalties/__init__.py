@@ -4,7 +4,7 @@ stats = penalties.critic_backward(critic, real=x, fake=generator(z).detach(), lo
 """
 
 from gan_fast.penalties.clipping import clip_weights_
-from gan_fast.penalties.compiled import compile_step
+from gan_fast.penalties.compiled import CompiledStepError, compile_step
 from gan_fast.penalties.critic_step import critic_backward
 from gan_fast.penalties.gradient import dragan_penalty, gradient_penalty, r1_penalty, r2_penalty
 from gan_fast.penalties.lean import fast_double_backward
@@ -12,6 +12,7 @@ from gan_fast.penalties.minibatch import MinibatchDiscrimination, MinibatchStdDe
 from gan_fast.penalties.path_length import PathLengthPenalty
 
 __all__ = [
+    "CompiledStepError",
     "MinibatchDiscrimination",
     "MinibatchStdDev",
     "PathLengthPenalty",

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from gan_fast.reference import adversarial_loss as reference
 from gan_fast.reference import binary_cross_entropy as bce_reference
+from gan_fast.reference import gradient_penalty as penalty_reference
 from gan_fast.reference import l1_distance as l1_reference
 from gan_fast.reference import softplus as softplus_reference
 from gan_fast.reference.adversarial_loss import MEAN, NONE, SUM, Kind
 from simt import emulated, runner
+from support.strategies import lay_out
 
 pytestmark = pytest.mark.skipif(runner.unavailable() is not None, reason=str(runner.unavailable()))
 
@@ -273,3 +275,49 @@ def test_softplus(dtype: torch.dtype) -> None:
             close(
                 dx, softplus_reference.softplus_backward(g.double(), x.double(), beta, threshold), 4 * TOLERANCE[dtype]
             )
+
+
+# (shape, layout): rows for a warp and for blocks, several blocks a row, odd sizes, one sample, none
+PENALTY_SHAPES = [
+    ((5, 3, 4, 4), "contiguous"),
+    ((3, 2, 40, 23), "channels_last"),
+    ((11, 7), "contiguous"),
+    ((2, 1027), "sliced"),
+    ((1, 5000), "contiguous"),
+    ((2, 3, 41, 9), "transposed"),
+    ((9,), "contiguous"),
+    ((0, 3, 4), "contiguous"),
+    ((3, 0), "contiguous"),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gradient_penalty(dtype: torch.dtype) -> None:
+    ops = emulated.ops()
+    for (shape, layout), kind in itertools.product(PENALTY_SHAPES, penalty_reference.Kind):
+        g = lay_out(logits(*shape, dtype=dtype, scale=1.0), layout)
+        if shape[0] > 2:
+            g[1] = 0
+        args = (int(kind), 0.8 * max(g[:1].double().norm().item(), 0.1), 10.0)
+        emulated.take_launch_count()
+        penalty, squared_norms = ops.gradient_penalty(g, *args)
+        assert emulated.take_launch_count() == 1
+        exact, exact_norms = penalty_reference.gradient_penalty(g.double(), *args)
+        close(squared_norms, exact_norms, LOSS_TOLERANCE[dtype])
+        # a norm near the center: the difference holds the error of the norm
+        close(penalty, exact, 20 * LOSS_TOLERANCE[dtype])
+        up = torch.tensor(0.7, dtype=penalty.dtype)
+        gradient = ops.gradient_penalty_backward(up, g, squared_norms, *args)
+        assert emulated.take_launch_count() == (g.numel() > 0)
+        assert gradient.stride() == torch.empty_like(g).stride()
+        expected = penalty_reference.gradient_penalty_backward(up.double(), g.double(), exact_norms, *args)
+        close(gradient, expected, 4 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("order", ["reverse", "shuffled"])
+def test_gradient_penalty_repeats_in_any_order_of_blocks(order: str) -> None:
+    g = logits(2, 9001, dtype=torch.float32)
+    expected = emulated.ops().gradient_penalty(g, 1, 1.0, 10.0)
+    emulated.configure(order=order)
+    for a, b in zip(emulated.ops().gradient_penalty(g, 1, 1.0, 10.0), expected, strict=True):
+        assert torch.equal(a, b)
