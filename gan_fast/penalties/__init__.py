@@ -1,6 +1,6 @@
 """Penalties on a critic: what needs its gradient with respect to images, exact and at the lowest cost.
 
-stats = penalties.critic_backward(critic, real=x, fake=generator(z).detach(), loss=loss, r1=1.0, r2=1.0)
+    stats = penalties.critic_backward(critic, real=x, fake=generator(z).detach(), loss=loss, r1=1.0, r2=1.0)
 """
 
 from gan_fast.penalties.clipping import clip_weights_
