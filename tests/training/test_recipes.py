@@ -10,16 +10,17 @@ import torch
 
 from gan_fast import losses, recipes
 from gan_fast.cli.parse import parse
-from gan_fast.recipes import DCGAN
+from gan_fast.recipes import DCGAN, WGAN, WGANGP
 from gan_fast.training import Budget, machine
 
 
-def test_every_field_is_a_flag_with_its_help(capsys):
+@pytest.mark.parametrize("kind", [DCGAN, WGAN, WGANGP])
+def test_every_field_is_a_flag_with_its_help(capsys, kind):
     with pytest.raises(SystemExit) as stop:
-        parse(DCGAN, ["--help"], "train")
+        parse(kind, ["--help"], "train")
     assert stop.value.code == 0
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for field in dataclasses.fields(DCGAN):
+    for field in dataclasses.fields(kind):
         flag = "--" + field.name.replace("_", "-")
         assert flag in words, f"{flag} is missing"
     # One docstring of the base and one of the recipe.
