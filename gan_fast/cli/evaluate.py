@@ -12,13 +12,14 @@ from gan_fast.training import evaluate_run, folder, machine
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Judge samples of a run offline, beside what the same figures are for real and for bad images."""
+    """Judge samples of a run offline, beside what the same figures are for real and for bad samples."""
 
     run: Path | None = None
     """Run folder or checkpoint. Default: the newest run under runs/."""
 
-    count: int = 2000
-    """Samples to judge, at least 2. Distances depend on it: compare only equal counts."""
+    count: int | None = None
+    """Samples to judge, at least 2. Distances depend on it: compare only equal counts. Default: 2,000 images or 10,000
+    points."""
 
     seed: int = 0
     """The first sample's seed."""
@@ -27,7 +28,7 @@ class Evaluate:
     """Where the generator runs."""
 
     def __post_init__(self) -> None:
-        if self.count < 2 or self.seed < 0:
+        if (self.count is not None and self.count < 2) or self.seed < 0:
             raise ValueError(f"count must be at least 2 and seed 0 or greater, got {self.count} and {self.seed}")
 
 

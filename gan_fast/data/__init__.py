@@ -1,10 +1,28 @@
-"""Real images in: built-in sets, folders, zips and packed files as uint8 tensors, and the order they are drawn in."""
+"""Real data in: built-in images, folders, zips and packed files as uint8 tensors, points of toy distributions, and the
+order they are drawn in.
+"""
 
 from gan_fast.data.dataset import ImageDataset
 from gan_fast.data.errors import DataError
-from gan_fast.data.inspecting import InspectReport, inspect
+from gan_fast.data.inspecting import InspectReport, PointReport, inspect
 from gan_fast.data.loading import load, pack
 from gan_fast.data.packing import Packed
+from gan_fast.data.points import PointDataset
 from gan_fast.data.sampler import Batch, BatchSampler
+from gan_fast.data.toy import TOYS, Toy
 
-__all__ = ["Batch", "BatchSampler", "DataError", "ImageDataset", "InspectReport", "Packed", "inspect", "load", "pack"]
+__all__ = [
+    "TOYS",
+    "Batch",
+    "BatchSampler",
+    "DataError",
+    "ImageDataset",
+    "InspectReport",
+    "Packed",
+    "PointDataset",
+    "PointReport",
+    "Toy",
+    "inspect",
+    "load",
+    "pack",
+]

@@ -63,6 +63,11 @@ class ImageDataset:
         return f"ImageDataset({self.name!r}, {self.split}, {len(self)} images of {shape}{labels})"
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample: `(C, H, W)`."""
+        return tuple(self.images.shape[1:])
+
+    @property
     def channels(self) -> int:
         return self.images.shape[1]
 

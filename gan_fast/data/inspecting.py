@@ -13,9 +13,11 @@ from typing import Any
 import torch
 
 from gan_fast.data.dataset import ImageDataset
-from gan_fast.data.loading import BUILT_IN, FEWEST_TO_TRAIN, find, load
+from gan_fast.data.loading import BUILT_IN, FEWEST_TO_TRAIN, find, load, load_images
 from gan_fast.data.packing import looks_packed
+from gan_fast.data.points import PointDataset
 from gan_fast.data.reading import choose_shape, decode_all, split_of
+from gan_fast.data.toy import TOYS
 
 
 @dataclass
@@ -74,18 +76,57 @@ class InspectReport:
         return lines
 
 
+@dataclass
+class PointReport:
+    """What is in a set of points.
+
+    Attributes:
+        name: of the data.
+        usable, held_out: points, and how many of them are kept away from training.
+        dimensions: of a point.
+        modes, parts, sd: how many modes the distribution has, what they are, and the noise around them.
+        low, high: of the coordinates.
+    """
+
+    name: str
+    usable: int
+    held_out: int
+    dimensions: int
+    modes: int
+    parts: str
+    sd: float
+    low: float
+    high: float
+
+    can_train = True
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "can_train": self.can_train}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        return [
+            f"{self.name}: {self.usable:,} points of {self.dimensions} coordinates between {self.low:.2f} and "
+            f"{self.high:.2f}, {self.held_out:,} of them held out",
+            f"{self.modes} {self.parts}, standard deviation {self.sd:.3g}",
+            "ready to train",
+        ]
+
+
 def inspect(
     spec: str | os.PathLike[str],
     *,
     resolution: int | None = None,
     channels: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> InspectReport:
+) -> InspectReport | PointReport:
     """Decode everything once and report. Raises DataError where there is nothing to decode at all."""
     spec = os.fspath(spec)
     path = Path(spec).expanduser()
+    if spec in TOYS:
+        return _of_points(spec, resolution, channels)
     if spec.partition(":")[0] in BUILT_IN or (path.is_file() and looks_packed(path)):
-        return _of_dataset(load(spec, resolution=resolution, channels=channels))
+        return _of_dataset(load_images(spec, resolution, channels))
     collection = find(spec)
     resolution, channels = choose_shape(collection, resolution, channels)
     report = InspectReport(collection.name, resolution, channels)
@@ -114,6 +155,17 @@ def inspect(
     report.classes = {name: classes[i] for i, name in enumerate(collection.classes)}
     report.duplicates = report.usable - len(seen)
     return _judged(report, len(seen))
+
+
+def _of_points(spec: str, resolution: int | None, channels: int | None) -> PointReport:
+    everything = load(spec, resolution=resolution, channels=channels, split="all")
+    assert isinstance(everything, PointDataset) and everything.toy is not None
+    toy, points = everything.toy, everything.points
+    low, high = points.aminmax()
+    held_out = len(load(spec, split="test"))
+    return PointReport(
+        spec, len(points), held_out, points.shape[1], toy.modes, toy.parts, toy.sd, float(low), float(high)
+    )
 
 
 def _of_dataset(dataset: ImageDataset) -> InspectReport:

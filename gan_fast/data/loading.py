@@ -1,6 +1,7 @@
-"""`load(spec)`: from what a person types to an `ImageDataset`.
+"""`load(spec)`: from what a person types to an `ImageDataset`, or for a toy distribution to a `PointDataset`.
 
 digits | fashion-mnist[:folder] | a folder of images | a zip of images | a file made by `gan-fast data`
+ring8 | grid25 | swissroll
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from gan_fast.data.dataset import ImageDataset
 from gan_fast.data.errors import DataError
 from gan_fast.data.files import Collection, collect
 from gan_fast.data.packing import Packed, PackWriter, load_packed, looks_packed
+from gan_fast.data.points import PointDataset, load_toy
 from gan_fast.data.reading import choose_shape, decode_all, describe_skipped, split_of
 from gan_fast.data.splits import check_split, subset
+from gan_fast.data.toy import TOYS
 
 BUILT_IN = ("digits", "fashion-mnist")
 FEWEST_TO_TRAIN = 2
@@ -33,11 +36,12 @@ def load(
     channels: int | None = None,
     split: str = "train",
     limit: int | None = None,
-) -> ImageDataset:
-    """Load images. Nothing is ever downloaded.
+) -> ImageDataset | PointDataset:
+    """Load images, or points of a toy distribution. Nothing is ever downloaded.
 
     Args:
-        spec: "digits", "fashion-mnist", "fashion-mnist:FOLDER", or the path of a folder, a zip or a packed file.
+        spec: "digits", "fashion-mnist", "fashion-mnist:FOLDER", the path of a folder, a zip or a packed file, or the
+            name of a toy distribution, "ring8", "grid25" or "swissroll", which has neither resolution nor channels.
         resolution: a power of two from 8. Default: 8 for digits, 32 for Fashion-MNIST, the packed one, or for files
             the largest power of two up to 256 that half of the images reach.
         channels: 1 or 3. Default: the data's own.
@@ -50,12 +54,22 @@ def load(
     """
     spec = os.fspath(spec)
     check_split(split)
+    if limit is not None and limit < 1:
+        raise DataError(f"limit must be at least 1; got {limit}")
+    if spec in TOYS:
+        _refuse_shape(spec, resolution, channels)
+        return load_toy(spec, split, limit)
+    return load_images(spec, resolution, channels, split, limit)
+
+
+def load_images(
+    spec: str, resolution: int | None, channels: int | None, split: str = "train", limit: int | None = None
+) -> ImageDataset:
+    """`load` for anything but a toy distribution."""
     if resolution is not None:
         check_resolution(resolution)
     if channels is not None:
         check_channels(channels)
-    if limit is not None and limit < 1:
-        raise DataError(f"limit must be at least 1; got {limit}")
     name, _, root = spec.partition(":")
     if name in BUILT_IN and (name == "fashion-mnist" or not root):
         return _built_in(name, root or None, resolution, channels, split, limit)
@@ -74,8 +88,14 @@ def find(spec: str) -> Collection:
         raise DataError(f"{path} is neither a zip of images nor a file packed by gan-fast data: give one, or a folder")
     raise DataError(
         f"{spec}: there is no such file or folder (looked at {path.absolute()}). Give a folder or a zip of images, a "
-        "file packed by gan-fast data, or one of the built-in names: digits, fashion-mnist"
+        f"file packed by gan-fast data, or one of the built-in names: {', '.join([*BUILT_IN, *TOYS])}"
     )
+
+
+def _refuse_shape(spec: str, resolution: int | None, channels: int | None) -> None:
+    for name, value in (("resolution", resolution), ("channels", channels)):
+        if value is not None:
+            raise DataError(f"{spec} holds points in the plane, which have no {name}; got {name} {value}: leave it out")
 
 
 def _from_files(
@@ -143,9 +163,11 @@ def pack(
     Args as of `load`; `progress(done, total)` is called after every image. The file appears only when it is complete.
     """
     spec, path = os.fspath(spec), Path(out).expanduser()
+    if spec in TOYS:
+        raise DataError(f"{spec} is drawn anew whenever it is loaded: there is nothing to pack")
     source = Path(spec).expanduser()
     if spec.partition(":")[0] in BUILT_IN or (source.is_file() and looks_packed(source)):
-        return _pack_dataset(load(spec, resolution=resolution, channels=channels), path)
+        return _pack_dataset(load_images(spec, resolution, channels), path)
     if resolution is not None:
         check_resolution(resolution)
     if channels is not None:

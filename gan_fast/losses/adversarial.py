@@ -63,6 +63,8 @@ class CriticStats(NamedTuple):
     """How the gradient was computed: "shared" or "autograd"."""
     debts: Debts | None = None
     """What became of the weight gradients of the shared plan."""
+    generator_loss: Tensor | None = None
+    """The generator loss, where one was given."""
 
 
 def _critic_stats(values: Tensor) -> CriticStats:

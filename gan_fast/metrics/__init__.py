@@ -1,4 +1,6 @@
-"""How good samples are, offline: a proxy Frechet distance beside its floors, class coverage, and a replay check."""
+"""How good samples are, offline: a proxy Frechet distance beside its floors, class coverage, and a replay check;
+of toy distributions how many modes were found, beside uniform noise.
+"""
 
 from gan_fast.metrics.features import Extractor, extractor_for
 from gan_fast.metrics.figures import (
@@ -10,19 +12,25 @@ from gan_fast.metrics.figures import (
     untrained_baseline,
 )
 from gan_fast.metrics.frechet import Moments, frechet_distance, moments
+from gan_fast.metrics.modes import DEFAULT_POINTS, ModeFigures, ModeReport, evaluate_points, mode_figures
 from gan_fast.metrics.report import DEFAULT_SAMPLES, QualityReport, evaluate_samples
 
 __all__ = [
+    "DEFAULT_POINTS",
     "DEFAULT_SAMPLES",
     "Extractor",
+    "ModeFigures",
+    "ModeReport",
     "Moments",
     "QualityReport",
     "Replay",
     "class_coverage",
+    "evaluate_points",
     "evaluate_samples",
     "extractor_for",
     "frechet_distance",
     "gaussian_baseline",
+    "mode_figures",
     "moments",
     "nearest_neighbour_ratio",
     "proxy_frechet",

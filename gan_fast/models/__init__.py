@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from gan_fast.models import dcgan
+from gan_fast.models import dcgan, mlp
 
-_BUILDERS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {"dcgan": dcgan.build}
+_BUILDERS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {"dcgan": dcgan.build, "mlp": mlp.build}
 
 __all__ = ["build", "names"]
 

@@ -80,7 +80,8 @@ def critic_backward(
         augment: differentiable, sample by sample, to second order; penalties and `fake_image_grad` are at the images
             before it.
         generator_loss: also return d generator_loss / d fake images at this critic, `stats.fake_image_grad`, for
-            nothing: simultaneous gradient descent without a critic pass for the generator.
+            nothing, and its value, `stats.generator_loss`: simultaneous gradient descent without a critic pass for
+            the generator.
         real_weight: constants that multiply the loss's terms, not the penalty's, as in `loss.discriminator`.
         fake_weight: the same for fake images.
         scale: multiplies all gradients that are accumulated: GradScaler's scale, or n_micro / n_total under gradient
@@ -157,7 +158,7 @@ def _sum(results: Sequence[CriticStats]) -> CriticStats:
         return torch.stack([getattr(stats, name) for stats in results]).mean()
 
     means = {name: averaged(name) for name in ("real_mean", "fake_mean", "real_sign_mean", "fake_sign_mean")}
-    sums = {name: added(name) for name in ("loss", "r1", "r2", "fake_image_grad")}
+    sums = {name: added(name) for name in ("loss", "r1", "r2", "fake_image_grad", "generator_loss")}
     debts = Debts(*(sum(counts) for counts in zip(*(stats.debts or Debts() for stats in results), strict=True)))
     plans = {stats.plan for stats in results}
     return CriticStats(**means, **sums, plan="shared" if plans == {"shared"} else "autograd", debts=debts)
@@ -307,13 +308,13 @@ class _Step:
         stats = stats._replace(r1=zero, r2=zero, plan="shared", debts=Debts())
         return stats, torch.cat([real.flatten(), fake.flatten()])
 
-    def _generator_cotangents(self, logits: Tensor, n: int) -> Tensor:
-        """d generator loss / d fake logits `[M]`."""
+    def _generator_cotangents(self, logits: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """The generator's loss, and d loss / d fake logits `[M]`."""
         logits = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
         fake = logits[n:].clone().requires_grad_()
         with torch.enable_grad():
             value = self.generator_loss.generator(fake=fake, real=logits[:n])  # type: ignore[union-attr]
-        return torch.autograd.grad(value, fake)[0].flatten()
+        return value.detach(), torch.autograd.grad(value, fake)[0].flatten()
 
     def _seeds(self, c: Tensor, dtype: torch.dtype, divided_by: bool) -> tuple[Tensor, Tensor | float]:
         """Cotangents `[N + M]` that the logits' dtype holds, not zero where they are divided by, and their factor."""
@@ -360,7 +361,8 @@ class _Step:
         if self.generator_loss is not None:
             constants = real_logits.detach() if isinstance(real_logits, Tensor) else [x.detach() for x in real_logits]
             value = self.generator_loss.generator(fake=fake_logits, real=constants)
-            stats = stats._replace(fake_image_grad=torch.autograd.grad(value, fake, retain_graph=True)[0])
+            (image_grad,) = torch.autograd.grad(value, fake, retain_graph=True)
+            stats = stats._replace(fake_image_grad=image_grad, generator_loss=value.detach())
         values = []
         for logits, images, weight in ((real_logits, real, self.r1), (fake_logits, fake, self.r2)):
             if not weight:

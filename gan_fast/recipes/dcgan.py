@@ -11,13 +11,14 @@ something later is plainly better, and each says why.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 
 from gan_fast import losses
-from gan_fast.training.recipe import Budget, Recipe
+from gan_fast.recipes.networks import NetworkRecipe, adam
+from gan_fast.training.recipe import Budget, Penalties
 
 LossName = Literal[
     "non_saturating",
@@ -31,43 +32,22 @@ LossName = Literal[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DCGAN(Recipe):
+class DCGAN(NetworkRecipe):
     """DCGAN (Radford et al. 2016) with a spectrally normalised critic."""
 
     name: ClassVar[str] = "dcgan"
-    model: ClassVar[str] = "dcgan"
     # On digits the distance to held-out images falls until about 700 kimg and hardly after, while samples keep moving
     # towards single training images. The time keeps a first run on two busy cores under five minutes in all.
     default_budget: ClassVar[Budget] = Budget(images=700_000, seconds=210)
 
     # The paper's 128. On small images a step costs more in calls than in arithmetic, so a large batch is nearly free.
     batch: int = 128
-    """Images per step, over all processes."""
-
-    # The paper has 100 for 64x64 scenes.
-    latent_dim: int = 64
-    """Length of a latent vector."""
-
-    # Half the paper's width: what two cores can train in minutes.
-    base_channels: int = 32
-    """Channels at half the image's side; each halving doubles them."""
-
-    max_channels: int = 256
-    """Most channels of any layer."""
-
-    # Without them the 8x8 networks of the digits are two layers deep. At 32 pixels they take two thirds of the time
-    # and give nothing for it: on Fashion-MNIST, after 180 seconds of one core, the proxy distance is at 1.12 of the
-    # Gaussian's with them and at 0.41 without.
-    extra_layers: int | None = None
-    """3x3 convolutions added at each side. Default: 1 for images below 32 pixels, 0 (the paper) from there."""
+    """Samples per step, over all processes."""
 
     # The paper has batch; spectral normalisation (Miyato et al. 2018) keeps a critic of 1,400 images from memorising
     # them and lets it score real and fake images in one pass.
     critic_norm: Literal["batch", "none", "spectral"] = "spectral"
-    """How the critic is normalised: batch as in the paper, none, or spectral."""
-
-    generator_norm: Literal["batch", "none"] = "batch"
-    """How the generator is normalised."""
+    """How the convolutional critic is normalised: batch as in the paper, none, or spectral."""
 
     loss: LossName = "non_saturating"
     """Adversarial loss; the paper's is non_saturating."""
@@ -90,8 +70,13 @@ class DCGAN(Recipe):
     beta2: float = 0.99
     """Adam's decay of the squared gradient."""
 
-    critic_steps: int = 1
-    """Critic steps for each generator step."""
+    # Mescheder et al. 2018: with R1 the game converges where the critic's normalisation alone does not bring it to.
+    r1: float = 0.0
+    """Weight of r1/2 E |d logit / d real|^2 in the critic's loss."""
+
+    # Huang et al. 2024 (R3GAN): the relativistic loss needs it too.
+    r2: float = 0.0
+    """Weight of r2/2 E |d logit / d fake|^2 in the critic's loss."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,33 +89,22 @@ class DCGAN(Recipe):
 
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:
-        own = ("latent_dim", "base_channels", "max_channels", "lr_g", "lr_d", "critic_steps")
-        return (*super().positive_fields(), *own)
+        return (*super().positive_fields(), "lr_g", "lr_d")
 
-    def model_config(self, resolution: int, channels: int) -> dict[str, Any]:
-        extra = self.extra_layers if self.extra_layers is not None else int(resolution < 32)
-        own = ("latent_dim", "base_channels", "max_channels", "critic_norm", "generator_norm")
-        settings = {name: getattr(self, name) for name in own}
-        return {"resolution": resolution, "channels": channels, "extra_layers": extra, **settings}
-
-    def latent_size(self) -> int:
-        return self.latent_dim
+    @classmethod
+    def non_negative_fields(cls) -> tuple[str, ...]:
+        return (*super().non_negative_fields(), "r1", "r2")
 
     def loss_function(self) -> losses.AdversarialLoss:
         if self.loss == "non_saturating":
             return losses.NonSaturatingLoss(label_smoothing=self.label_smoothing)
         return losses.get(self.loss)()
 
-    def generator_period(self) -> int:
-        return self.critic_steps
+    def penalties(self) -> Penalties:
+        return Penalties(r1=self.r1, r2=self.r2)
 
     def optimizers(
         self, generator: nn.Module, critic: nn.Module
     ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-        def adam(network: nn.Module, lr: float) -> torch.optim.Adam:
-            parameters = list(network.parameters())
-            # One kernel for all parameters; on CUDA with its step count on the device, so that a graph can hold it.
-            capturable = parameters[0].device.type == "cuda"
-            return torch.optim.Adam(parameters, lr, (self.beta1, self.beta2), fused=True, capturable=capturable)
-
-        return adam(generator, self.lr_g), adam(critic, self.lr_d)
+        betas = (self.beta1, self.beta2)
+        return adam(generator, self.lr_g, betas), adam(critic, self.lr_d, betas)

@@ -7,7 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gan_fast import data as data_module
-from gan_fast.metrics import DEFAULT_SAMPLES, QualityReport, evaluate_samples
+from gan_fast.metrics import (
+    DEFAULT_POINTS,
+    DEFAULT_SAMPLES,
+    ModeReport,
+    QualityReport,
+    evaluate_points,
+    evaluate_samples,
+)
 from gan_fast.training.checkpoint import CheckpointError, write_file
 from gan_fast.training.folder import RunFolder, run_of
 from gan_fast.training.sampling import Sampler
@@ -16,15 +23,16 @@ from gan_fast.training.sampling import Sampler
 def evaluate_run(
     path: Path,
     *,
-    count: int = DEFAULT_SAMPLES,
+    count: int | None = None,
     seed: int = 0,
-    data: data_module.ImageDataset | None = None,
+    data: data_module.ImageDataset | data_module.PointDataset | None = None,
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
-) -> tuple[QualityReport, Path]:
+) -> tuple[QualityReport | ModeReport, Path]:
     """The report on `count` samples of a run or checkpoint, and the JSON file it was written to.
 
-    `data` is the training set; by default the recipe's is loaded again.
+    `count` is by default 2,000 images or 10,000 points. `data` is the training set; by default the recipe's is loaded
+    again.
     """
     sampler = Sampler(path, device)
     if data is None:
@@ -34,7 +42,12 @@ def evaluate_run(
                 f"{path} was trained on data given as an object, which cannot be loaded again: pass it as data="
             )
         data = data_module.load(settings["data"], resolution=settings["resolution"], channels=settings["channels"])
-    report = evaluate_samples(sampler.images(range(seed, seed + count)), data, progress=progress)
+    report: QualityReport | ModeReport
+    if isinstance(data, data_module.PointDataset):
+        report = evaluate_points(sampler.samples(range(seed, seed + (count or DEFAULT_POINTS))), data)
+    else:
+        samples = sampler.samples(range(seed, seed + (count or DEFAULT_SAMPLES)))
+        report = evaluate_samples(samples, data, progress=progress)
     run = run_of(sampler.folder)
     where = (
         RunFolder(run).quality if run is not None else sampler.folder.with_name(f"{sampler.folder.name}-quality.json")

@@ -1,4 +1,7 @@
-"""Endless batches of real images on the device, from a data set of gan_fast, any map-style data set, or a loader."""
+"""Endless batches of real samples on the device, from a data set of gan_fast, any map-style data set, or a loader.
+
+A sample is a square image `[C, H, H]` or a point `[D]`; a feed's `shape` says which.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from gan_fast.data import BatchSampler, ImageDataset
+from gan_fast.data import BatchSampler, ImageDataset, PointDataset
 from gan_fast.training.distributed import World
-from gan_fast.training.machine import Machine
 
 
 class Feed(Protocol):
     """What the trainer asks of its data."""
 
-    resolution: int
-    channels: int
+    shape: tuple[int, ...]
 
     def next(self) -> Tensor: ...
 
@@ -26,18 +27,18 @@ class Feed(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def make(data: Any, *, batch: int, seed: int, flip: bool, machine: Machine, world: World) -> Feed:
+def make(data: Any, *, batch: int, seed: int, flip: bool, device: torch.device, world: World) -> Feed:
     """The feed for whatever `Trainer(data=...)` was given."""
-    if isinstance(data, ImageDataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+    if isinstance(data, (ImageDataset, PointDataset)) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         if batch % world.size:
             raise ValueError(f"batch must be a multiple of the {world.size} processes, got {batch}")
         return DatasetFeed(
-            data, BatchSampler(len(data), batch, seed, rank=world.rank, world=world.size, flip=flip), machine
+            data, BatchSampler(len(data), batch, seed, rank=world.rank, world=world.size, flip=flip), device
         )
     if isinstance(data, Iterable):
-        return LoaderFeed(data, machine)
+        return LoaderFeed(data, device)
     raise ValueError(
-        "data must be an ImageDataset, a data set with len() and [], or an iterable of batches, "
+        "data must be an ImageDataset, a PointDataset, a data set with len() and [], or an iterable of batches, "
         f"got {type(data).__name__}"
     )
 
@@ -45,42 +46,37 @@ def make(data: Any, *, batch: int, seed: int, flip: bool, machine: Machine, worl
 class DatasetFeed:
     """Batches of a data set in the sampler's order, whose position is two integers."""
 
-    def __init__(self, data: Any, sampler: BatchSampler, machine: Machine) -> None:
+    def __init__(self, data: Any, sampler: BatchSampler, device: torch.device) -> None:
         self.data = data
         self.sampler = sampler
-        self.machine = machine
-        if isinstance(data, ImageDataset):
-            self.channels, self.resolution = data.channels, data.resolution
-        else:
-            first = to_images(data[0], machine, batched=False)
-            self.channels, self.resolution = first.shape[1], first.shape[2]
+        self.device = device
+        self.ours = isinstance(data, (ImageDataset, PointDataset))
+        self.shape = data.shape if self.ours else tuple(to_samples(data[0], device, batched=False).shape[1:])
+        if sampler.flip and len(self.shape) == 1:
+            raise ValueError("flip mirrors images, and the data given holds points: train without it")
 
     def next(self) -> Tensor:
         batch = next(self.sampler)
-        if isinstance(self.data, ImageDataset):
-            return self.data.float_batch(
-                batch.indices, self.machine.device, memory_format=self.machine.memory_format, flip=batch.flip
-            )
-        images = torch.cat([to_images(self.data[i], self.machine, batched=False) for i in batch.indices.tolist()])
+        if self.ours:
+            own: Tensor = self.data.float_batch(batch.indices, self.device, flip=batch.flip)
+            return own
+        samples = torch.cat([to_samples(self.data[i], self.device, batched=False) for i in batch.indices.tolist()])
         if batch.flip is not None:
-            images = torch.where(batch.flip.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
-        return images.to(memory_format=self.machine.memory_format)
+            samples = torch.where(batch.flip.to(samples.device).view(-1, 1, 1, 1), samples.flip(3), samples)
+        return samples
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"kind": "dataset", "sampler": self.sampler.state_dict()}
-        if isinstance(self.data, ImageDataset):
+        if self.ours:
             state["fingerprint"] = self.data.fingerprint
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["kind"] != "dataset":
             raise ValueError("the run was fed by a loader: resume it with data=, the loader it began with")
-        if (
-            isinstance(self.data, ImageDataset)
-            and state.get("fingerprint", self.data.fingerprint) != self.data.fingerprint
-        ):
+        if self.ours and state.get("fingerprint", self.data.fingerprint) != self.data.fingerprint:
             raise ValueError(
-                f"{self.data.name} no longer holds the images this run began with (their fingerprint differs): "
+                f"{self.data.name} no longer holds the samples this run began with (their fingerprint differs): "
                 "restore them, or start a new run"
             )
         self.sampler.load_state_dict(state["sampler"])
@@ -93,15 +89,14 @@ class LoaderFeed:
     (torchdata's StatefulDataLoader does); otherwise a resumed run goes on with the loader's first batch.
     """
 
-    def __init__(self, loader: Iterable[Any], machine: Machine) -> None:
+    def __init__(self, loader: Iterable[Any], device: torch.device) -> None:
         self.loader = loader
-        self.machine = machine
+        self.device = device
         self._batches: Iterator[Any] = iter(())
         first = next(iter(loader), None)
         if first is None:
             raise ValueError("the loader gives no batch")
-        images = to_images(first, machine)
-        self.channels, self.resolution = images.shape[1], images.shape[2]
+        self.shape = tuple(to_samples(first, device).shape[1:])
 
     def next(self) -> Tensor:
         batch = next(self._batches, None)
@@ -112,7 +107,7 @@ class LoaderFeed:
                 raise ValueError(
                     "the loader gives no more batches: it can be read only once; give a loader that can be restarted"
                 )
-        return to_images(batch, self.machine).to(memory_format=self.machine.memory_format)
+        return to_samples(batch, self.device)
 
     def state_dict(self) -> dict[str, Any]:
         save = getattr(self.loader, "state_dict", None)
@@ -125,10 +120,11 @@ class LoaderFeed:
             self.loader.load_state_dict(state["loader"])
 
 
-def to_images(batch: Any, machine: Machine, *, batched: bool = True) -> Tensor:
-    """The images `[N, C, H, H]` in [-1, 1] of a batch: a tensor, or a tuple, list or dict that holds one first.
+def to_samples(batch: Any, device: torch.device, *, batched: bool = True) -> Tensor:
+    """The samples of a batch, fp32 on `device`: images `[N, C, H, H]` in [-1, 1], or points `[N, D]` as they are.
 
-    Bytes are scaled; floating point is taken as it is. With `batched=False`, one image `[C, H, H]` becomes a batch.
+    A batch is a tensor, or a tuple, list or dict that holds one first. Bytes are scaled; floating point is taken as it
+    is. With `batched=False`, one sample becomes a batch.
     """
     if isinstance(batch, dict):
         batch = next(iter(batch.values()))
@@ -136,12 +132,15 @@ def to_images(batch: Any, machine: Machine, *, batched: bool = True) -> Tensor:
         batch = batch[0]
     if not isinstance(batch, Tensor):
         raise ValueError(f"a batch must be a tensor of images or hold one first, got {type(batch).__name__}")
-    images = batch if batched else batch[None]
-    if images.ndim != 4 or images.shape[2] != images.shape[3]:
-        raise ValueError(f"images must be square, [N, C, H, H], got {list(images.shape)}")
-    images = images.to(machine.device, non_blocking=True)
-    if images.dtype == torch.uint8:
-        return images.to(torch.float32).div_(127.5).sub_(1.0)
-    if not images.is_floating_point():
-        raise ValueError(f"images must be bytes, or floating point in [-1, 1], got {images.dtype}")
-    return images.to(torch.float32)
+    samples = batch if batched else batch[None]
+    square = samples.ndim == 4 and samples.shape[2] == samples.shape[3]
+    if not square and samples.ndim != 2:
+        raise ValueError(f"samples must be points, [N, D], or square images, [N, C, H, H], got {list(samples.shape)}")
+    samples = samples.to(device, non_blocking=True)
+    if samples.dtype == torch.uint8 and square:
+        return samples.to(torch.float32).div_(127.5).sub_(1.0)
+    if not samples.is_floating_point():
+        raise ValueError(
+            f"images must be bytes, or floating point in [-1, 1], points floating point, got {batch.dtype}"
+        )
+    return samples.to(torch.float32)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gan_fast.training.checkpoint import write_file
 from gan_fast.training.folder import RunFolder
-from gan_fast.training.pictures import grid, save_curves, save_grid
+from gan_fast.training.pictures import grid, plot, save_curves, save_grid, save_png
 
 
 class Reading(NamedTuple):
@@ -49,10 +49,15 @@ class Journal:
             if name not in ("step", "seconds"):
                 self._board.add_scalar(name, value, reading.step)
 
-    def snapshot(self, step: int, samples: Tensor) -> None:
-        """Refresh the pictures with samples `[N, C, H, W]` in [-1, 1]."""
-        save_grid(self.folder.samples, samples)
-        self._board.add_image("samples", grid(samples), step)
+    def snapshot(self, step: int, samples: Tensor, real: Tensor | None = None) -> None:
+        """Refresh the pictures with samples: images `[N, C, H, W]` in [-1, 1], or points `[N, D]` over real ones."""
+        if samples.ndim == 4:
+            picture = grid(samples)
+            save_grid(self.folder.samples, samples)
+        else:
+            picture = plot(samples, real)
+            save_png(self.folder.samples, picture)
+        self._board.add_image("samples", picture, step)
         self._board.flush()
         if self.readings:
             columns = dict(zip(Reading._fields, zip(*self.readings, strict=True), strict=False))

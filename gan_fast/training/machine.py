@@ -13,6 +13,9 @@ So on a CPU: channels_last always, bf16 where the CPU multiplies bf16 tiles (AMX
 On CUDA both follow what the tensor cores want: bf16 from compute capability 8.0, channels_last with it. Elsewhere fp32.
 bf16 means autocast: weights, optimiser, average and losses stay in fp32.
 
+Points are coordinates, not pixels: bf16's eight bits would blur them by more than the width of a mode, so they are
+fp32 unless asked otherwise, and one has no channels to put last.
+
 CPU threads: up to a side of 16 the convolutions are so short that threads mostly wait for each other. One thread trains
 the digits' 700 kimg in 95 seconds; two threads on cores that others used too fell to 8 steps in 10 seconds.
 """
@@ -77,10 +80,10 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 @contextlib.contextmanager
-def few_threads(device: torch.device, resolution: int) -> Iterator[None]:
-    """One CPU thread inside the block where images are small, torch's own choice otherwise."""
+def few_threads(device: torch.device, shape: tuple[int, ...]) -> Iterator[None]:
+    """One CPU thread inside the block where samples are points or small images, torch's own choice otherwise."""
     before = torch.get_num_threads()
-    if device.type == "cpu" and resolution <= ONE_THREAD_SIDE:
+    if device.type == "cpu" and (len(shape) == 1 or shape[-1] <= ONE_THREAD_SIDE):
         torch.set_num_threads(1)
     try:
         yield
@@ -88,7 +91,9 @@ def few_threads(device: torch.device, resolution: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def choose(device: torch.device, precision: str = "auto", channels_last: bool | None = None) -> Machine:
+def choose(
+    device: torch.device, precision: str = "auto", channels_last: bool | None = None, *, points: bool = False
+) -> Machine:
     """Fill in what is `auto` or None by the rule above."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -96,7 +101,9 @@ def choose(device: torch.device, precision: str = "auto", channels_last: bool | 
         device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     )
     if precision == "auto":
-        precision = "bf16" if fast_bf16 else "fp32"
+        precision = "bf16" if fast_bf16 and not points else "fp32"
+    if points:
+        channels_last = False
     if channels_last is None:
         channels_last = device.type == "cpu" or (device.type == "cuda" and precision == "bf16")
     return Machine(device, precision, channels_last)

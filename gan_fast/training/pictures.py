@@ -1,4 +1,4 @@
-"""PNG files: a grid of images, and the curves of the losses. Both replace their file atomically."""
+"""PNG files: a grid of images, a plot of points, and the curves of the losses. All replace their file atomically."""
 
 from __future__ import annotations
 
@@ -54,6 +54,32 @@ def save_grid(path: Path, images: Tensor) -> None:
     save_png(path, pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2))
 
 
+def plot(points: Tensor, real: Tensor | None = None) -> Tensor:
+    """uint8 `[3, H, W]`: points `[N, D]` over real ones, the first two coordinates, scaled so that the real ones fill
+    it; what lies outside is counted in a corner."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 6), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    frame = points if real is None else real
+    low, high = frame[:, :2].amin(0), frame[:, :2].amax(0)
+    margin = 0.08 * (high - low).clamp_min(1e-6)
+    low, high = low - margin, high + margin
+    for name, shown, colour in (("real", real, "0.6"), ("samples", points, "tab:red")):
+        if shown is not None:
+            axes.scatter(shown[:, 0].numpy(), shown[:, 1].numpy(), s=3, c=colour, alpha=0.5, linewidths=0, label=name)
+    axes.set(xlim=(float(low[0]), float(high[0])), ylim=(float(low[1]), float(high[1])), aspect="equal")
+    outside = int(((points[:, :2] < low) | (points[:, :2] > high)).any(1).sum())
+    axes.set_title(f"{len(points):,} samples" + (f", {outside:,} of them outside" if outside else ""), fontsize="small")
+    axes.legend(loc="upper right", fontsize="small", markerscale=4)
+    canvas.draw()
+    pixels: Tensor = torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8)
+    width, height = canvas.get_width_height()
+    return pixels.view(height, width, 4)[:, :, :3].permute(2, 0, 1)
+
+
 def save_curves(path: Path, kimg: Sequence[float], curves: dict[str, dict[str, Sequence[float]]]) -> None:
     """Write one panel for each entry of `curves`, each with its named lines over thousand images."""
     # The object interface: no global figure, no display, nothing to close.
@@ -78,6 +104,16 @@ def _thin(values: Sequence[float]) -> list[float]:
     stretch = math.ceil(len(values) / _CURVE_POINTS) or 1
     pieces = [values[i : i + stretch] for i in range(0, len(values), stretch)]
     return [sum(piece) / len(piece) for piece in pieces]
+
+
+def save_points(out: Path, points: Tensor, seeds: Sequence[int]) -> list[Path]:
+    """Write points `[N, D]` as points.csv, a row for each seed, and points.png; returns the paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    names = ",".join(f"x{i}" for i in range(points.shape[1]))
+    rows = [f"{seed},{','.join(f'{x:.6g}' for x in point)}" for seed, point in zip(seeds, points.tolist(), strict=True)]
+    write_file(out / "points.csv", "\n".join([f"seed,{names}", *rows, ""]).encode())
+    save_png(out / "points.png", plot(points))
+    return [out / "points.csv", out / "points.png"]
 
 
 def save_each(out: Path, images: Tensor, seeds: Sequence[int]) -> list[Path]:

@@ -12,6 +12,16 @@ from torch import nn
 from gan_fast.losses import AdversarialLoss
 
 
+class Penalties(NamedTuple):
+    """What the critic's loss is helped by. r1/2 R1 + r2/2 R2 + interpolated E (|d logit / d x| - 1)^2 with x between
+    real and fake images; after each step its weights are clipped to [-clip, clip] if clip is not 0."""
+
+    r1: float = 0.0
+    r2: float = 0.0
+    interpolated: float = 0.0
+    clip: float = 0.0
+
+
 class Budget(NamedTuple):
     """When a run ends: at whichever comes first. `seconds` counts training time over all sittings of the run."""
 
@@ -35,12 +45,12 @@ class Recipe:
     """Settings of the loop around a step."""
 
     name: ClassVar[str] = ""
-    model: ClassVar[str] = ""
     # Used where neither steps nor kimg nor seconds is given.
     default_budget: ClassVar[Budget] = Budget(images=1_000_000)
 
     data: str = "digits"
-    """Training images: digits, fashion-mnist, a folder or zip of images, or a file packed by `gan-fast data`."""
+    """Training images: digits, fashion-mnist, a folder or zip of images, or a file packed by `gan-fast data`; or points
+    in the plane: ring8, grid25, swissroll."""
 
     out: str | None = None
     """Folder of the run. Default: the next free runs/NNNN-recipe-data."""
@@ -61,7 +71,11 @@ class Recipe:
     """Stop after this much training time. Of steps, kimg and seconds the first to be reached ends the run."""
 
     batch: int = 64
-    """Images per step, over all processes."""
+    """Samples per step, over all processes."""
+
+    updates: Literal["alternating", "simultaneous"] = "alternating"
+    """Simultaneous: the generator learns from the critic step's own backward, at the weights before it, and the critic
+    scores no image twice. Alternating: from a pass of its own through the updated critic."""
 
     flip: bool = False
     """Mirror half of the images, where left and right mean nothing."""
@@ -79,13 +93,13 @@ class Recipe:
     """auto, cpu, cuda, cuda:1, ..."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 runs the networks under autocast; auto does where the machine multiplies bf16 in hardware."""
+    """bf16 runs the networks under autocast; auto does for images where the machine multiplies bf16 in hardware."""
 
     channels_last: bool | None = None
     """Keep images and filters in channels-last order. Default: where it is faster."""
 
     threads: int | None = None
-    """CPU threads. Default: one for images up to 16 pixels, otherwise torch's choice, one per core."""
+    """CPU threads. Default: one for points and images up to 16 pixels, otherwise torch's choice, one per core."""
 
     snapshot_seconds: float = 20.0
     """Time between checkpoints, sample grids and loss curves: the most that a crash can lose."""
@@ -96,8 +110,9 @@ class Recipe:
     log_steps: int = 20
     """Steps between two readings of the losses; between them nothing waits for the device."""
 
-    evaluation_samples: int = 2000
-    """Samples that `gan-fast train` judges when it is done; 0 for no evaluation."""
+    evaluation_samples: int | None = None
+    """Samples that `gan-fast train` judges when it is done; 0 for no evaluation. Default: 2,000 images or 10,000
+    points."""
 
     quiet: bool = False
     """Plain lines instead of a progress bar, as when the output is not a terminal."""
@@ -108,9 +123,15 @@ class Recipe:
             value = getattr(self, field)
             if value is not None and not value > 0:
                 raise ValueError(f"{field} must be greater than 0, got {value!r}")
-        for field in ("seed", "evaluation_samples"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field} must be 0 or greater, got {getattr(self, field)}")
+        for field in self.non_negative_fields():
+            value = getattr(self, field)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{field} must be 0 or greater, got {value!r}")
+        if self.updates == "simultaneous" and self.generator_period() != 1:
+            raise ValueError(
+                "simultaneous updates train both networks at every step, got "
+                f"{self.generator_period()} critic steps for each of the generator: use --critic-steps 1"
+            )
 
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:
@@ -127,6 +148,10 @@ class Recipe:
             "log_steps",
         )
 
+    @classmethod
+    def non_negative_fields(cls) -> tuple[str, ...]:
+        return ("seed", "evaluation_samples")
+
     @property
     def budget(self) -> Budget:
         """What was asked for, or the recipe's default."""
@@ -138,12 +163,15 @@ class Recipe:
             self.seconds or math.inf,
         )
 
-    def model_config(self, resolution: int, channels: int) -> dict[str, Any]:
-        """Arguments of `models.build(self.model, ...)`."""
+    def networks(self, shape: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
+        """Name and settings for `models.build`, of networks for samples `[C, H, H]` (images) or `[D]` (points).
+
+        ValueError where the recipe has none for such samples.
+        """
         raise NotImplementedError
 
-    def latent_size(self) -> int:
-        """Length of one latent vector."""
+    def latent_size(self, shape: tuple[int, ...]) -> int:
+        """Length of one latent vector, for samples of `shape`."""
         raise NotImplementedError
 
     def loss_function(self) -> AdversarialLoss:
@@ -152,6 +180,10 @@ class Recipe:
     def generator_period(self) -> int:
         """Critic steps for each generator step."""
         raise NotImplementedError
+
+    def penalties(self) -> Penalties:
+        """None of them unless a recipe says so."""
+        return Penalties()
 
     def optimizers(
         self, generator: nn.Module, critic: nn.Module

@@ -1,6 +1,6 @@
-"""Images from a trained generator: image k of seed s is G_ema(z), z ~ N(0, I) from a stream seeded with s + k.
+"""Samples of a trained generator: sample k of seed s is G_ema(z), z ~ N(0, I) from a stream seeded with s + k.
 
-So an image belongs to its seed alone, whatever else is made beside it, on any device.
+So a sample belongs to its seed alone, whatever else is made beside it, on any device.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def seeded_latents(seeds: Sequence[int], size: int) -> Tensor:
 
 @torch.no_grad()
 def sample(generator: nn.Module, seeds: Sequence[int], latent_size: int) -> Tensor:
-    """Images `[N, C, H, W]` in [-1, 1], fp32 on the CPU, from a generator in evaluation mode."""
+    """Images `[N, C, H, W]` in [-1, 1], or points `[N, D]`, fp32 on the CPU, from a generator in evaluation mode."""
     device = next(generator.parameters()).device
     batches = seeded_latents(seeds, latent_size).split(_BATCH)
     return torch.cat([generator(latents.to(device)).float().cpu() for latents in batches])
@@ -45,6 +45,6 @@ class Sampler:
         self.generator.requires_grad_(False).eval().to(device)
         self.latent_size = int(self.state["latent_size"])
 
-    def images(self, seeds: Sequence[int]) -> Tensor:
-        """Images `[N, C, H, W]` in [-1, 1], fp32 on the CPU."""
+    def samples(self, seeds: Sequence[int]) -> Tensor:
+        """Images `[N, C, H, W]` in [-1, 1], or points `[N, D]`, fp32 on the CPU."""
         return sample(self.generator, seeds, self.latent_size)

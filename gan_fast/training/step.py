@@ -1,22 +1,29 @@
 """One step of the adversarial game, for any loss of `gan_fast.losses`:
 
-    critic      minimise loss.discriminator(real=D(x), fake=D(G(z)))      z ~ N(0, I), G fixed
+    critic      minimise loss.discriminator(real=D(x), fake=D(G(z))) + penalties      z ~ N(0, I), G fixed
     generator   minimise loss.generator(fake=D(G(z)), real=D(x))          D fixed; every `generator_period`-th step
 
+Alternating updates do the second with new latents, after the first has changed D. Simultaneous ones take both gradients
+at the same weights and the same z: d generator loss / d G(z) is a by-product of the critic's backward, so D scores no
+image twice.
+
 It reads nothing back from the device and has no shape that depends on data, so it can be captured as a CUDA graph.
-Source of the alternation: Goodfellow et al., "Generative Adversarial Nets", 2014, algorithm 1.
+Sources: of the alternation Goodfellow et al., "Generative Adversarial Nets", 2014, algorithm 1; of simultaneous
+gradient descent Nowozin et al., "f-GAN", 2016, algorithm 1.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gan_fast.losses import AdversarialLoss, CriticStats
+from gan_fast.penalties import clip_weights_, critic_backward, fast_double_backward, gradient_penalty
 from gan_fast.training.distributed import World, average_gradients
 from gan_fast.training.machine import Machine
+from gan_fast.training.recipe import Penalties
 
 
 class StepStats(NamedTuple):
@@ -46,7 +53,13 @@ class Latents:
 
 
 class AdversarialStep:
-    """The two updates. Batch statistics and batch-coupled losses are those of one process's share of the batch."""
+    """The two updates. Batch statistics and batch-coupled losses are those of one process's share of the batch.
+
+    Attributes:
+        streams: random states by name, to be saved with a run: "interpolation" where there is such a penalty.
+
+    Raises ValueError for simultaneous updates with a `generator_period` other than 1.
+    """
 
     def __init__(
         self,
@@ -59,7 +72,12 @@ class AdversarialStep:
         generator_period: int,
         machine: Machine,
         world: World,
+        updates: Literal["alternating", "simultaneous"] = "alternating",
+        penalties: Penalties = Penalties(),  # noqa: B008 (a NamedTuple of numbers)
+        seed: int = 0,
     ) -> None:
+        if updates == "simultaneous" and generator_period != 1:
+            raise ValueError(f"simultaneous updates need a generator_period of 1, got {generator_period}")
         self.generator = generator
         self.critic = critic
         self.loss = loss
@@ -68,25 +86,34 @@ class AdversarialStep:
         self.generator_period = generator_period
         self.machine = machine
         self.world = world
+        self.updates = updates
+        self.penalties = penalties
+        self.streams: dict[str, torch.Generator] = {}
+        if penalties.interpolated:
+            # A stream of its own, so that a run draws the same latents with and without the penalty.
+            self.streams["interpolation"] = torch.Generator(machine.device).manual_seed(seed + 1)
         # Batch normalisation must see real and fake images apart: in one batch, its statistics would tell
         # every image about the others' origin. Any other critic scores both in one pass, which is faster.
         self._scores_together = not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in critic.modules())
         self._generator_loss = torch.zeros((), device=machine.device)
 
     def __call__(self, real: Tensor, step: int) -> StepStats:
-        """Step number `step`, from 1, on real images `[N, C, H, W]` in [-1, 1]."""
+        """Step number `step`, from 1, on real samples, images `[N, C, H, W]` in [-1, 1] or points `[N, D]`."""
+        if self.updates == "simultaneous":
+            return self.train_both(real)
         critic_stats = self.train_critic(real)
         if step % self.generator_period == 0:
             self._generator_loss = self.train_generator(real)
         return StepStats(critic_stats, self._generator_loss)
 
     def train_critic(self, real: Tensor) -> CriticStats:
-        with self.machine.autocast():
-            with torch.no_grad():
-                fake = self.generator(self.latents.draw(len(real)))
-            real_logits, fake_logits = self._logits(real, fake)
-        loss, stats = self.loss.discriminator(real=real_logits, fake=fake_logits, with_stats=True)
-        self._update(self.critic, self.critic_optimizer, loss)
+        with self.machine.autocast(), torch.no_grad():
+            fake = self.generator(self.latents.draw(len(real))).to(real.dtype)
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        stats = self._critic_gradients(real, fake)
+        self._descend(self.critic, self.critic_optimizer)
+        if self.penalties.clip:
+            clip_weights_(self.critic, self.penalties.clip)
         return stats
 
     def train_generator(self, real: Tensor) -> Tensor:
@@ -99,9 +126,55 @@ class AdversarialStep:
             else:
                 real_logits, fake_logits = None, self.critic(fake)
         loss: Tensor = self.loss.generator(fake=fake_logits, real=real_logits)
-        self._update(self.generator, self.generator_optimizer, loss)
+        self.generator_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._descend(self.generator, self.generator_optimizer)
         self.critic.requires_grad_(True)
         return loss.detach()
+
+    def train_both(self, real: Tensor) -> StepStats:
+        """Both gradients at the same weights, then both updates."""
+        with self.machine.autocast():
+            fake = self.generator(self.latents.draw(len(real))).to(real.dtype)
+        for optimizer in (self.critic_optimizer, self.generator_optimizer):
+            optimizer.zero_grad(set_to_none=True)
+        stats = self._critic_gradients(real, fake.detach(), generator_loss=self.loss)
+        fake.backward(stats.fake_image_grad)
+        self._descend(self.critic, self.critic_optimizer)
+        self._descend(self.generator, self.generator_optimizer)
+        if self.penalties.clip:
+            clip_weights_(self.critic, self.penalties.clip)
+        assert stats.generator_loss is not None
+        return StepStats(stats, stats.generator_loss)
+
+    def _critic_gradients(
+        self, real: Tensor, fake: Tensor, generator_loss: AdversarialLoss | None = None
+    ) -> CriticStats:
+        """The gradient of the critic's loss with its penalties, in `.grad`."""
+        r1, r2, interpolated, _ = self.penalties
+        if r1 or r2 or generator_loss is not None:
+            with self.machine.autocast():
+                stats = critic_backward(
+                    self.critic, real=real, fake=fake, loss=self.loss, r1=r1, r2=r2, generator_loss=generator_loss
+                )
+        else:
+            with self.machine.autocast():
+                real_logits, fake_logits = self._logits(real, fake)
+            loss, stats = self.loss.discriminator(real=real_logits, fake=fake_logits, with_stats=True)
+            loss.backward()
+        if interpolated:
+            with self.machine.autocast(), fast_double_backward():
+                penalty = self._interpolated_penalty(real, fake, interpolated)
+                penalty.backward()
+        return stats
+
+    def _interpolated_penalty(self, real: Tensor, fake: Tensor, weight: float) -> Tensor:
+        stream, count, world = self.streams["interpolation"], len(real), self.world
+        # As with latents, every rank moves the stream by the whole batch and uses its own part.
+        torch.rand(count * world.rank, generator=stream, device=real.device)
+        penalty = gradient_penalty(self.critic, real, fake, weight=weight, generator=stream)
+        torch.rand(count * (world.size - 1 - world.rank), generator=stream, device=real.device)
+        return penalty
 
     def _logits(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         if not self._scores_together:
@@ -110,8 +183,6 @@ class AdversarialStep:
         real_logits, fake_logits = self.critic(both).chunk(2)
         return real_logits, fake_logits
 
-    def _update(self, network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+    def _descend(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         average_gradients(network.parameters(), self.world)
         optimizer.step()

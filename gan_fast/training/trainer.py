@@ -27,6 +27,7 @@ from gan_fast.training.sampling import sample
 from gan_fast.training.step import AdversarialStep, Latents, StepStats
 
 _GRID_IMAGES = 100
+_PLOTTED_POINTS = 2500
 
 
 class NonFiniteError(RuntimeError):
@@ -67,8 +68,8 @@ class Trainer:
 
     Args:
         recipe: from `gan_fast.recipes.get`.
-        data: an `ImageDataset`, a data set with len() and [], or an iterable of batches of images, float in [-1, 1]
-            or bytes, `[N, C, H, H]`. Default: what `recipe.data` names.
+        data: an `ImageDataset`, a `PointDataset`, a data set with len() and [], or an iterable of batches: images,
+            float in [-1, 1] or bytes, `[N, C, H, H]`, or points, float, `[N, D]`. Default: what `recipe.data` names.
         out: folder of the run. Default: `recipe.out`, else the next free one under runs/.
 
     Under `torchrun` each process makes its own Trainer; a data set is shared out, a loader must give each process its
@@ -87,28 +88,31 @@ class Trainer:
             torch.cuda.set_device(device)
         if recipe.threads is not None:
             torch.set_num_threads(recipe.threads)
-        self.machine = machine.choose(device, recipe.precision, recipe.channels_last)
         if data is None:
             data = data_module.load(recipe.data, resolution=recipe.resolution, channels=recipe.channels)
         self.data = data
         self.feed = feed.make(
-            data, batch=recipe.batch, seed=recipe.seed, flip=recipe.flip, machine=self.machine, world=self.world
+            data, batch=recipe.batch, seed=recipe.seed, flip=recipe.flip, device=device, world=self.world
         )
-        for name in ("resolution", "channels"):
-            asked, given = getattr(recipe, name), getattr(self.feed, name)
-            if asked is not None and asked != given:
-                raise ValueError(f"recipe asks for {name} {asked} but the data given has {given}")
-        self.recipe = dataclasses.replace(recipe, resolution=self.feed.resolution, channels=self.feed.channels)
+        shape = self.feed.shape
+        points = len(shape) == 1
+        self.machine = machine.choose(device, recipe.precision, recipe.channels_last, points=points)
+        given = {"resolution": None, "channels": None} if points else {"resolution": shape[1], "channels": shape[0]}
+        for name, value in given.items():
+            asked = getattr(recipe, name)
+            if asked is not None and asked != value:
+                raise ValueError(f"recipe asks for {name} {asked} but the data given has {value or 'points'}")
+        self.recipe = dataclasses.replace(recipe, **given)
         self.out = out or recipe.out
         self.run: folder.RunFolder | None = None
 
-        self.model_config = self.recipe.model_config(self.feed.resolution, self.feed.channels)
-        generator, critic = models.build(recipe.model, seed=recipe.seed, **self.model_config)
+        self.model, self.model_config = self.recipe.networks(shape)
+        generator, critic = models.build(self.model, seed=recipe.seed, **self.model_config)
         self.generator = generator.to(device).to(memory_format=self.machine.memory_format)
         self.critic = critic.to(device).to(memory_format=self.machine.memory_format)
         self.ema = EMA(self.generator, recipe.ema_kimg * 1000, recipe.ema_ramp)
         self.optimizers = self.recipe.optimizers(self.generator, self.critic)
-        self.latents = Latents(recipe.latent_size(), recipe.seed, device, self.world)
+        self.latents = Latents(self.recipe.latent_size(shape), recipe.seed, device, self.world)
         self.adversarial_step = AdversarialStep(
             self.generator,
             self.critic,
@@ -116,6 +120,9 @@ class Trainer:
             self.optimizers,
             self.latents,
             generator_period=recipe.generator_period(),
+            updates=recipe.updates,
+            penalties=recipe.penalties(),
+            seed=recipe.seed,
             machine=self.machine,
             world=self.world,
         )
@@ -126,8 +133,8 @@ class Trainer:
         self._read_at = (0, 0, 0.0)
 
     def step(self, batch: Any) -> StepStats:
-        """Train on real images `[N, C, H, H]`: the critic, the generator when its turn comes, the average."""
-        real = feed.to_images(batch, self.machine).to(memory_format=self.machine.memory_format)
+        """Train on real samples, `[N, C, H, H]` or `[N, D]`: the critic, the generator in its turn, the average."""
+        real = feed.to_samples(batch, self.machine.device).to(memory_format=self.machine.memory_format)
         self.steps += 1
         self.images += len(real) * self.world.size
         self.ema.set_decay(self.images, len(real) * self.world.size)
@@ -143,7 +150,7 @@ class Trainer:
         """
         with contextlib.ExitStack() as stack:
             if self.recipe.threads is None:
-                stack.enter_context(machine.few_threads(self.machine.device, self.feed.resolution))
+                stack.enter_context(machine.few_threads(self.machine.device, self.feed.shape))
             return self._fit(stack)
 
     def _fit(self, stack: contextlib.ExitStack) -> FitResult:
@@ -207,6 +214,7 @@ class Trainer:
             },
             "random": {
                 "latents": self.latents.stream.get_state(),
+                **{name: stream.get_state() for name, stream in self.adversarial_step.streams.items()},
                 "generator_loss": self.adversarial_step._generator_loss,
             },
         }
@@ -214,7 +222,7 @@ class Trainer:
             "gan_fast": gan_fast.__version__,
             "torch": torch.__version__,
             "recipe": {"name": self.recipe.name, "settings": self.recipe.to_dict()},
-            "model": {"name": self.recipe.model, "config": self.model_config},
+            "model": {"name": self.model, "config": self.model_config},
             "latent_size": self.latents.size,
             "device": self.machine.device.type,
             "precision": self.machine.precision,
@@ -247,9 +255,10 @@ class Trainer:
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Take over networks, average, optimisers, random state, data position and counters."""
         tensors, state = saved
-        if state["model"]["config"] != self.model_config:
+        ours = {"name": self.model, "config": self.model_config}
+        if state["model"] != ours:
             raise checkpoint.CheckpointError(
-                f"the checkpoint's networks are {state['model']['config']} and this trainer's {self.model_config}"
+                f"the checkpoint's networks are {state['model']} and this trainer's {ours}"
             )
         self.generator.load_state_dict(tensors["generator"])
         self.critic.load_state_dict(tensors["critic"])
@@ -259,16 +268,19 @@ class Trainer:
             checkpoint.restore_optimizer(optimizer, own)
         counters = state["counters"]
         self.steps, self.images, self.seconds = counters["steps"], counters["images"], counters["seconds"]
-        if state["device"] == self.machine.device.type:
-            self.latents.stream.set_state(tensors["random"]["latents"])
-        else:
-            # A stream of one kind of device cannot be continued on another: begin a new one that no step has used.
-            self.latents.stream.manual_seed(self.recipe.seed + self.steps)
+        streams = {"latents": self.latents.stream, **self.adversarial_step.streams}
+        for offset, (name, stream) in enumerate(streams.items()):
+            if state["device"] == self.machine.device.type and name in tensors["random"]:
+                stream.set_state(tensors["random"][name])
+            else:
+                # A stream of one kind of device cannot be continued on another, and one may be needed that the
+                # run had no use for before: begin one that no step has used.
+                stream.manual_seed(self.recipe.seed + self.steps + offset)
         self.adversarial_step._generator_loss = tensors["random"]["generator_loss"].to(self.machine.device)
         self.feed.load_state_dict(state["data"])
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """Images `[count, C, H, W]` in [-1, 1] of the averaged generator, from seeds `seed`, `seed + 1`, ..."""
+        """`[count, C, H, W]` in [-1, 1] or `[count, D]`, of the averaged generator, seeds `seed`, `seed + 1`, ..."""
         return sample(self.ema.module, range(seed, seed + count), self.latents.size)
 
     def _start_run(self) -> folder.RunFolder:
@@ -320,7 +332,9 @@ class Trainer:
         if journal is None:
             return
         self._keep()
-        journal.snapshot(self.steps, self.sample(_GRID_IMAGES))
+        points = isinstance(self.data, data_module.PointDataset)
+        shown = self.sample(_PLOTTED_POINTS if len(self.feed.shape) == 1 else _GRID_IMAGES)
+        journal.snapshot(self.steps, shown, self.data.points[:_PLOTTED_POINTS] if points else None)
 
     def _keep(self) -> None:
         """Save, then point `latest` at it, then remove what is too old: in this order it can die anywhere."""
@@ -332,11 +346,12 @@ class Trainer:
 
     def _data_name(self) -> str:
         name = getattr(self.data, "name", type(self.data).__name__)
-        count = f"{len(self.data):,} images" if hasattr(self.data, "__len__") else "a stream"
-        return f"{name} ({count} of {self.feed.channels}x{self.feed.resolution}x{self.feed.resolution})"
+        kind = "points" if len(self.feed.shape) == 1 else "images"
+        count = f"{len(self.data):,} {kind}" if hasattr(self.data, "__len__") else f"a stream of {kind}"
+        return f"{name} ({count} of {'x'.join(map(str, self.feed.shape))})"
 
     def _sizes(self) -> str:
         def count(network: torch.nn.Module) -> str:
             return f"{sum(p.numel() for p in network.parameters()) / 1000:,.0f}k"
 
-        return f"generator {count(self.generator)}, critic {count(self.critic)} parameters"
+        return f"{self.model} networks, generator {count(self.generator)}, critic {count(self.critic)} parameters"

@@ -28,5 +28,5 @@ def digits():
 def small():
     """A recipe of small networks; keyword arguments replace settings."""
     threads = torch.get_num_threads()
-    yield lambda **settings: recipes.get("dcgan", **{**SMALL, "precision": "fp32", **settings})
+    yield lambda name="dcgan", **settings: recipes.get(name, **{**SMALL, "precision": "fp32", **settings})
     torch.set_num_threads(threads)

@@ -10,16 +10,17 @@ import torch
 
 from gan_fast import losses, recipes
 from gan_fast.cli.parse import parse
-from gan_fast.recipes import DCGAN
+from gan_fast.recipes import DCGAN, WGAN, WGANGP
 from gan_fast.training import Budget, machine
 
 
-def test_every_field_is_a_flag_with_its_help(capsys):
+@pytest.mark.parametrize("kind", [DCGAN, WGAN, WGANGP])
+def test_every_field_is_a_flag_with_its_help(capsys, kind):
     with pytest.raises(SystemExit) as stop:
-        parse(DCGAN, ["--help"], "train")
+        parse(kind, ["--help"], "train")
     assert stop.value.code == 0
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for field in dataclasses.fields(DCGAN):
+    for field in dataclasses.fields(kind):
         flag = "--" + field.name.replace("_", "-")
         assert flag in words, f"{flag} is missing"
     # One docstring of the base and one of the recipe.
@@ -72,7 +73,7 @@ def test_budget_is_the_first_to_be_reached():
 def test_extra_layers_follow_the_size_unless_asked_for():
     for asked, at_8, at_32 in [(None, 1, 0), (0, 0, 0), (2, 2, 2)]:
         recipe = recipes.get("dcgan", extra_layers=asked)
-        assert [recipe.model_config(side, 1)["extra_layers"] for side in (8, 32)] == [at_8, at_32]
+        assert [recipe.networks((1, side, side))[1]["extra_layers"] for side in (8, 32)] == [at_8, at_32]
 
 
 def test_names():

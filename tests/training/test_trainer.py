@@ -86,7 +86,7 @@ def test_a_step_changes_what_it_should(small, digits):
     changed = different({k: after_both[k] for k in before}, before)
     assert all(name in changed for name in before if not name.startswith("adam")), "every weight moves"
     assert all(p.requires_grad for p in trainer.critic.parameters())
-    for value in (*stats.critic, stats.generator_loss):
+    for value in (*stats.critic[:5], stats.generator_loss):
         assert value.shape == () and not value.requires_grad
 
 
