@@ -2,19 +2,22 @@
 
 A contender's function returns every tensor the job produces (loss, then gradients), so that work cannot be skipped.
 `traffic` is what the job must move at the least: every input read once, every gradient written once. Time is also given
-as a share of a plain copy that reads and writes as many bytes, measured in the same rounds.
+as a share of a plain copy that reads and writes as many bytes, measured in the same rounds. Of a job made of
+convolutions these are counted instead, and the memory it needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-Role = Literal["ours", "eager", "compiled", "copy"]
+from gan_fast.bench.observe import observe
+
+Role = Literal["ours", "eager", "compiled", "copy", "separate", "no penalty", "other"]
 Job = Callable[[], Sequence[Tensor]]
 COPY = "copy of as many bytes"
 
@@ -24,12 +27,31 @@ class WrongResult(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Figures:
+    """What is known of a contender besides its time; `passes` are convolution flops over those of one forward."""
+
+    error: float | None = None
+    convolutions: int | None = None
+    passes: float | None = None
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class Contender:
-    """One way to do a case's job. The baselines of a ratio are the eager and the compiled ones."""
+    """One way to do a case's job.
+
+    The baselines of a ratio are the eager and the compiled ones; "separate" and "no penalty" are those of a critic step
+    alone, and an "other" is timed for comparison. `check` takes the place of the comparison with the case's truth: it
+    returns the error found, or raises `WrongResult`. A `slow` one takes minutes to be ready, and is left out of quick
+    rounds.
+    """
 
     name: str
     role: Role
     run: Job
+    check: Callable[[], float] | None = None
+    slow: bool = False
+    figures: Figures = field(default_factory=Figures)
 
 
 @dataclass(frozen=True)
@@ -37,7 +59,8 @@ class Case:
     """One job of one size.
 
     `build(device)` makes inputs once and returns the contenders; `truth(device)` the expected tensors in float64 on the
-    same inputs. `targets` maps a role to the least acceptable ratio (that role's fastest time over ours).
+    same inputs. `targets` maps a role to the least acceptable ratio (that role's fastest time over ours), and
+    `memory_target` is the largest acceptable ratio of our peak memory to the eager baseline's.
     """
 
     name: str
@@ -48,14 +71,21 @@ class Case:
     build: Callable[[torch.device], Prepared]
     targets: dict[Role, float] = field(default_factory=dict)
     rtol: float = 1e-5
+    memory_target: float | None = None
+    least_rounds: int = 5
+    quick: bool = True
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case made ready on a device: contenders and the float64 truth they are held against."""
+    """A case made ready on a device: contenders and the float64 truth they are held against.
+
+    With `one_pass`, a forward of the job's batch, convolutions and memory of every contender are observed.
+    """
 
     contenders: tuple[Contender, ...]
     truth: tuple[Tensor, ...]
+    one_pass: Callable[[], object] | None = None
 
 
 def check_agreement(case: Case, contender: Contender, truth: Sequence[Tensor]) -> None:
@@ -73,15 +103,34 @@ def check_agreement(case: Case, contender: Contender, truth: Sequence[Tensor]) -
             raise WrongResult(f"{what} is off by {error:.3g}, allowed {allowed:.3g}; not timed")
 
 
-def prepare(case: Case, device: torch.device, *, copy: bool = True) -> list[Contender]:
+def prepare(case: Case, device: torch.device, *, copy: bool = True, quick: bool = False) -> list[Contender]:
     """Builds the case, checks every contender, and adds the copy of as many bytes."""
     prepared = case.build(device)
     names = tuple(c.name for c in prepared.contenders)
     if names != case.contenders:
         raise WrongResult(f"{case.name} built {names}, but announces {case.contenders}")
-    for contender in prepared.contenders:
-        check_agreement(case, contender, prepared.truth)
-    return [*prepared.contenders, *([_copy(case.traffic, device)] if copy and case.traffic else [])]
+    chosen = [c for c in prepared.contenders if not (quick and c.slow)]
+    errors: list[float | None] = []
+    for contender in chosen:
+        if contender.check is not None:
+            errors.append(contender.check())
+        else:
+            check_agreement(case, contender, prepared.truth)
+            errors.append(None)
+    chosen = [replace(c, figures=replace(c.figures, error=e)) for c, e in zip(chosen, errors, strict=True)]
+    if prepared.one_pass is not None:
+        pass_flops = observe(prepared.one_pass, device).flops
+        chosen = [_observed(c, pass_flops, device) for c in chosen]
+    return [*chosen, *([_copy(case.traffic, device)] if copy and case.traffic else [])]
+
+
+def _observed(contender: Contender, pass_flops: float, device: torch.device) -> Contender:
+    seen = observe(contender.run, device)
+    passes = seen.flops / pass_flops
+    figures = replace(
+        contender.figures, convolutions=seen.convolutions, passes=passes, peak_bytes=seen.peak_bytes
+    )
+    return replace(contender, figures=figures)
 
 
 def _copy(traffic: int, device: torch.device) -> Contender:
@@ -92,6 +141,6 @@ def _copy(traffic: int, device: torch.device) -> Contender:
 
 def all_cases() -> list[Case]:
     """Every case, smallest first within a group."""
-    from gan_fast.bench import dcgan, drop_in, losses, penalties
+    from gan_fast.bench import critic_step, dcgan, drop_in, losses, penalties
 
-    return [*losses.cases(), *drop_in.cases(), *penalties.cases(), *dcgan.cases()]
+    return [*losses.cases(), *drop_in.cases(), *penalties.cases(), *critic_step.cases(), *dcgan.cases()]

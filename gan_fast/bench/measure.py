@@ -12,11 +12,11 @@ import random
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
-from gan_fast.bench.cases import Case, Contender, Role, prepare
+from gan_fast.bench.cases import Case, Contender, Figures, Role, prepare
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Timing:
     q3: float
     rounds: int
     repeats: int
+    figures: Figures = field(default_factory=Figures)
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,25 @@ class Measurement:
         for role, least in self.case.targets.items():
             ratio = self.ratio(role)
             if ratio is None or ratio < least:
-                found = "nothing to compare with" if ratio is None else f"{ratio:.2f}"
-                missed.append(f"{self.case.name}: {found} times the fastest {role} baseline, target {least}")
+                missed.append(f"{self.case.name}: {_against(role, ratio, least)}")
+        if self.case.memory_target is not None:
+            peaks = [t and t.figures.peak_bytes for t in (self.fastest("ours"), self.fastest("eager"))]
+            ours, eager = peaks
+            if not ours or not eager or ours > self.case.memory_target * eager:
+                found = f"{ours / eager:.2f}" if ours and eager else "unknown"
+                missed.append(
+                    f"{self.case.name}: peak memory {found} of the fastest eager baseline's, target at most "
+                    f"{self.case.memory_target:g}"
+                )
         return missed
+
+
+def _against(role: Role, ratio: float | None, least: float) -> str:
+    if ratio is None:
+        return f"nothing to compare with, target {least} times the fastest {role} baseline"
+    if least < 1:
+        return f"{1 / ratio:.2f} times as long as the fastest {role} baseline, target at most {1 / least:.2f}"
+    return f"{ratio:.2f} times the fastest {role} baseline, target {least}"
 
 
 def _synchronise(device: torch.device) -> None:
@@ -83,19 +100,31 @@ def _time(contender: Contender, repeats: int, device: torch.device) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def measure(case: Case, *, device: torch.device, rounds: int = 40, budget: float = 4.0, seed: int = 0) -> Measurement:
+def measure(
+    case: Case,
+    *,
+    device: torch.device,
+    rounds: int = 40,
+    budget: float = 4.0,
+    seed: int = 0,
+    quick: bool = False,
+) -> Measurement:
     """Checks agreement, warms up, and times the case for about `budget` seconds in at most `rounds` rounds.
+
+    No case gets fewer than its `least_rounds`; with `quick` 5 are enough, and slow contenders are left out.
 
     Raises:
         WrongResult: a contender disagrees with the truth; nothing is timed.
     """
-    contenders = prepare(case, device)
+    contenders = prepare(case, device, quick=quick)
+    first = {c.name: _time(c, 1, device) for c in contenders}
+    calls = {name: 1 if seconds > 0.02 else 3 for name, seconds in first.items()}
     for contender in contenders:
-        _time(contender, 3, device)
+        _time(contender, calls[contender.name], device)
     # A sample is a block of calls of one contender, about 2 ms of them, so that its code is warm as in a loop alone.
-    repeats = {c.name: max(1, min(200, round(2e-3 / max(_time(c, 3, device), 1e-7)))) for c in contenders}
+    repeats = {c.name: max(1, min(200, round(2e-3 / max(_time(c, calls[c.name], device), 1e-7)))) for c in contenders}
     per_round = sum(_time(c, repeats[c.name], device) * repeats[c.name] for c in contenders)
-    rounds = max(5, min(rounds, int(budget / max(per_round, 1e-9))))
+    rounds = max(5 if quick else case.least_rounds, min(rounds, int(budget / max(per_round, 1e-9))))
     samples: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     order = random.Random(seed)
     collecting = gc.isenabled()
@@ -115,7 +144,7 @@ def measure(case: Case, *, device: torch.device, rounds: int = 40, budget: float
 
 def _summary(contender: Contender, seconds: Sequence[float], repeats: int) -> Timing:
     q1, median, q3 = statistics.quantiles(seconds, n=4, method="inclusive")
-    return Timing(contender.name, contender.role, median, q1, q3, len(seconds), repeats)
+    return Timing(contender.name, contender.role, median, q1, q3, len(seconds), repeats, contender.figures)
 
 
 def copy_bandwidth(device: torch.device, megabytes: int = 256) -> float:

@@ -6,6 +6,7 @@ import datetime
 import platform
 import subprocess
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def rows(measurements: Iterable[Measurement]) -> list[dict[str, Any]]:
                 "gigabytes_per_second": m.gigabytes_per_second(t) if m.case.traffic else None,
                 "share_of_copy": m.copy_share(t),
             }
+            row.update((name, value) for name, value in asdict(t.figures).items() if value is not None)
             if t.role == "ours":
                 row["ratio_to_eager"], row["ratio_to_compiled"] = m.ratio("eager"), m.ratio("compiled")
             found.append(row)
