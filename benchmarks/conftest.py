@@ -1,12 +1,14 @@
 """`pytest benchmarks/ --benchmark-json=run.json`: one benchmark a contender, timed only after its case agreed.
 
 pytest-benchmark times contenders one after the other; `gan-fast bench`, which shuffles them in every round, gives the
-better ratio. A bench file is a list `CASES` and a test that takes `timed`, `case` and `contender`.
+better ratio. A bench file is a list `CASES` and a test that takes `timed`, `case` and `contender`; with
+`--benchmark-disable`, which only shows that everything runs, `SMALL_CASES` take their place where there are any.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -24,9 +26,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every contender of every case of the module, and the copy they are compared with."""
     if "contender" not in metafunc.fixturenames:
         return
+    cases = metafunc.module.CASES
+    if metafunc.config.getoption("benchmark_disable"):
+        cases = getattr(metafunc.module, "SMALL_CASES", cases)
     pairs = [
         pytest.param(case, name, id=f"{case.name}-{name}")
-        for case in metafunc.module.CASES
+        for case in cases
         for name in (*case.contenders, *([COPY] if case.traffic else []))
     ]
     metafunc.parametrize(("case", "contender"), pairs)
@@ -51,6 +56,7 @@ def timed(benchmark: Any) -> Callable[[Case, str], None]:
         benchmark.extra_info.update(
             case=case.name, group=case.group, size=case.size, contender=name, role=contender.role, bytes=case.traffic
         )
+        benchmark.extra_info.update((k, v) for k, v in asdict(contender.figures).items() if v is not None)
 
         def job() -> None:
             contender.run()

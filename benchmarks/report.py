@@ -15,6 +15,7 @@ from typing import Any
 
 Row = dict[str, Any]
 COLUMNS = "| case | gan_fast | eager | torch.compile | x eager | x compile | GB/s | share of copy |"
+OBSERVED_COLUMNS = "| case | contender | time | over gan_fast's | convolutions | passes | peak MB | error |"
 
 
 def load(path: Path) -> tuple[dict[str, Any], list[Row]]:
@@ -92,6 +93,28 @@ def markdown(conditions: dict[str, Any], cases: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def observed(rows: Sequence[Row]) -> str:
+    """One line a contender of the cases whose convolutions were counted; nothing where there is none.
+
+    Passes are convolution flops over those of one forward of the batch, the peak is of tensors, the error that of the
+    worst parameter's gradient against float64, median over seeds.
+    """
+    lines = []
+    for name, group in by_case([r for r in rows if "convolutions" in r]).items():
+        ours = fastest(group, "ours")
+        for r in group:
+            time = f"{_seconds(r['median'])} ({_seconds(r['q1'])} to {_seconds(r['q3'])})"
+            ratio = f"{r['median'] / ours['median']:.2f}" if ours else "-"
+            figures = [
+                str(r["convolutions"]),
+                f"{r['passes']:.2f}",
+                f"{r['peak_bytes'] / 1e6:.1f}",
+                f"{r['error']:.2g}",
+            ]
+            lines.append("| " + " | ".join([name, r["contender"], time, ratio, *figures]) + " |")
+    return "\n".join(["", OBSERVED_COLUMNS, "|---|---|" + "---:|" * 6, *lines, ""]) if lines else ""
+
+
 def chart(conditions: dict[str, Any], cases: Sequence[Row], path: Path) -> None:
     """Bars of the ratio to the fastest eager and to the compiled baseline, a line at 1, GB/s written beside."""
     import matplotlib
@@ -134,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cases = [summary(name, group) for name, group in by_case(rows).items()]
     out = options.out or options.record.parent
     out.mkdir(parents=True, exist_ok=True)
-    table = markdown(conditions, cases)
+    table = markdown(conditions, cases) + observed(rows)
     (out / f"{options.record.stem}.md").write_text(table)
     chart(conditions, cases, out / f"{options.record.stem}.png")
     print(table, end="")

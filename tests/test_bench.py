@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from benchmarks import report
-from gan_fast.bench import Case, Contender, WrongResult, all_cases, main, measure
+from gan_fast.bench import Case, Contender, WrongResult, all_cases, critic_step, main, measure
 from gan_fast.bench.cases import COPY, Prepared
+from gan_fast.bench.observe import observe
 
 CPU = torch.device("cpu")
 
@@ -72,6 +73,10 @@ def test_the_promised_cases_are_there():
         assert f"{drop_in}/61504" in names
     assert "logit_gradients/non_saturating/64" in names
     assert any(name.startswith("dcgan step") for name in names)
+    for critic in ("dcgan", "dcgan_no_bias", "r3gan"):
+        for layout in ("nchw", "channels_last"):
+            assert {f"critic_step/{critic}/{layout}", f"r1_phase/{critic}/{layout}"} <= names
+    assert {"critic_step/r3gan/channels_last/bfloat16", "wgan_gp_step/dcgan/channels_last"} <= names
     assert len(names) == len(all_cases())
 
 
@@ -102,6 +107,56 @@ def test_the_report_reads_pytest_benchmarks_record(tmp_path):
         "| hinge/64 | 10.0 us (10.0 us to 10.0 us) | 30.0 us | - | 3.00 | - | 0.102 | 10% |"
         in (tmp_path / "run.md").read_text()
     )
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_convolutions_are_counted_and_weighed(transposed):
+    conv = torch.nn.functional.conv_transpose2d if transposed else torch.nn.functional.conv2d
+    x = torch.randn(2, 4, 9, 9, requires_grad=True)
+    w = torch.randn(*((4, 3) if transposed else (3, 4)), 3, 3, requires_grad=True)
+    flops = 2.0 * 2 * 4 * 3 * 9 * (81 if transposed else 16)
+    for wanted in ([], [w], [x, w]):
+
+        def job(wanted=wanted):
+            y = conv(x, w, stride=2)
+            return torch.autograd.grad(y.sum(), wanted) if wanted else y
+
+        seen = observe(job, CPU)
+        assert (seen.convolutions, seen.flops) == (1 + len(wanted), flops * (1 + len(wanted)))
+
+
+def test_peak_memory_is_of_what_is_held_at_once():
+    def job():
+        a = torch.ones(1000)
+        b = a + 1
+        del a
+        return b + 1
+
+    assert observe(job, CPU).peak_bytes == 2 * 4000
+
+
+def small_case(name: str) -> Case:
+    return next(case for case in critic_step.cases(small=True) if case.name == name)
+
+
+def test_the_critic_step_is_four_passes():
+    m = measure(small_case("critic_step/r3gan/channels_last"), device=CPU, quick=True, rounds=5, budget=0.0)
+    passes = {t.name: t.figures.passes for t in m.timings}
+    assert passes["critic_backward, shared"] == pytest.approx(4, abs=0.05)
+    assert passes["combined, one call"] == pytest.approx(6, abs=0.05)
+    assert passes["no penalty, one call"] == pytest.approx(3, abs=0.05)
+    for t in m.timings:
+        assert t.figures.error < 1e-4 and t.figures.peak_bytes > 0
+
+
+def test_a_wrong_critic_step_is_refused(monkeypatch):
+    def nearly(setting):
+        critic_step.r1_phase(setting)
+        next(setting.critic.parameters()).grad.mul_(1.0001)
+
+    monkeypatch.setitem(critic_step.R1_PHASE, "fast_double_backward", ("ours", nearly, critic_step.r1_phase))
+    with pytest.raises(WrongResult, match="times autograd's own error; not timed"):
+        measure(small_case("r1_phase/dcgan/nchw"), device=CPU)
 
 
 def test_no_such_case_is_wrong_usage(capsys):

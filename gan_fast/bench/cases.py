@@ -127,9 +127,7 @@ def prepare(case: Case, device: torch.device, *, copy: bool = True, quick: bool 
 def _observed(contender: Contender, pass_flops: float, device: torch.device) -> Contender:
     seen = observe(contender.run, device)
     passes = seen.flops / pass_flops
-    figures = replace(
-        contender.figures, convolutions=seen.convolutions, passes=passes, peak_bytes=seen.peak_bytes
-    )
+    figures = replace(contender.figures, convolutions=seen.convolutions, passes=passes, peak_bytes=seen.peak_bytes)
     return replace(contender, figures=figures)
 
 

@@ -13,9 +13,10 @@ import torch
 
 from gan_fast.bench import record
 from gan_fast.bench.cases import Case, WrongResult, all_cases
-from gan_fast.bench.measure import Measurement, copy_bandwidth, measure
+from gan_fast.bench.measure import Measurement, Timing, copy_bandwidth, measure
 
 HEADER = ("case", "gan_fast", "eager", "torch.compile", "x eager", "x compile", "GB/s", "of copy")
+OBSERVED_HEADER = ("contender", "median", "quartiles", "/ gan_fast", "convolutions", "passes", "peak MB", "error")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         prog="gan-fast bench",
         description="Times gan_fast beside plain PyTorch and torch.compile.",
     )
-    p.add_argument("--quick", action="store_true", help="few rounds, and no case above 61,504 logits")
+    p.add_argument("--quick", action="store_true", help="few rounds, no case above 61,504 logits, and few critic steps")
     p.add_argument("--filter", default="", metavar="TEXT", help="only cases whose name contains TEXT")
     p.add_argument("--json", type=Path, metavar="FILE", help="also write the record here")
     p.add_argument("--check", action="store_true", help="exit 1 where a target of the project is missed")
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     chosen = [case for case in all_cases() if options.filter in case.name]
     if options.quick:
-        chosen = [case for case in chosen if case.size <= 61_504]
+        chosen = [case for case in chosen if case.quick and case.size <= 61_504]
     if not chosen:
         print(f"no case's name contains {options.filter!r}; --list names them", file=sys.stderr)
         return 2
@@ -56,7 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{conditions['commit']}, copy {conditions['copy_gigabytes_per_second']:.1f} GB/s"
     )
     measurements, wrong = _measure_all(chosen, device, quick=options.quick)
-    print_table([_cells(m) for m in measurements])
+    print_table(HEADER, [_cells(m) for m in measurements])
+    observed = [(m, m.observed()) for m in measurements if m.observed()]
+    if observed:
+        print("passes: convolution flops over one forward's; peak: tensors; error: worst gradient's, against float64")
+    for m, timings in observed:
+        print_table((m.case.name, *OBSERVED_HEADER[1:]), [_observed_cells(m, t) for t in timings])
     missed = [line for m in measurements for line in m.missed_targets()]
     if options.check:
         print("\n".join(f"missed: {line}" for line in missed) or "every target is met")
@@ -71,7 +77,8 @@ def _measure_all(chosen: Sequence[Case], device: torch.device, *, quick: bool) -
     for case in chosen:
         torch.compiler.reset()
         try:
-            measurements.append(measure(case, device=device, rounds=15 if quick else 60, budget=1.0 if quick else 6.0))
+            rounds, budget = (15, 1.0) if quick else (60, 6.0)
+            measurements.append(measure(case, device=device, rounds=rounds, budget=budget, quick=quick))
         except WrongResult as error:
             wrong += 1
             print(f"refused: {error}", file=sys.stderr)
@@ -97,21 +104,35 @@ def _cells(m: Measurement) -> tuple[str, ...]:
     )
 
 
-def print_table(lines: Sequence[tuple[str, ...]]) -> None:
+def _observed_cells(m: Measurement, t: Timing) -> tuple[str, ...]:
+    ours, figures = m.fastest("ours"), t.figures
+    return (
+        t.name,
+        _seconds(t.median),
+        f"{_seconds(t.q1)} to {_seconds(t.q3)}",
+        f"{t.median / ours.median:.2f}" if ours else "-",
+        "-" if figures.convolutions is None else str(figures.convolutions),
+        "-" if figures.passes is None else f"{figures.passes:.2f}",
+        "-" if figures.peak_bytes is None else f"{figures.peak_bytes / 1e6:.1f}",
+        "-" if figures.error is None else f"{figures.error:.2g}",
+    )
+
+
+def print_table(header: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> None:
     """As a rich table where rich is installed, in plain columns otherwise."""
     if importlib.util.find_spec("rich") is not None:
         from rich.console import Console
         from rich.table import Table
 
         table = Table()
-        for i, title in enumerate(HEADER):
+        for i, title in enumerate(header):
             table.add_column(title, justify="left" if i == 0 else "right", no_wrap=True)
         for line in lines:
             table.add_row(*line)
         Console(width=None if sys.stdout.isatty() else 160).print(table)
         return
-    widths = [max(len(line[i]) for line in [HEADER, *lines]) for i in range(len(HEADER))]
-    for line in [HEADER, *lines]:
+    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
+    for line in [header, *lines]:
         print(
             "  ".join(
                 f"{cell:>{w}}" if i else f"{cell:<{w}}" for i, (cell, w) in enumerate(zip(line, widths, strict=True))

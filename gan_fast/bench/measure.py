@@ -59,6 +59,10 @@ class Measurement:
         """Necessary traffic over time."""
         return self.case.traffic / timing.median / 1e9
 
+    def observed(self) -> tuple[Timing, ...]:
+        """The contenders whose convolutions were counted."""
+        return tuple(t for t in self.timings if t.figures.convolutions is not None)
+
     def missed_targets(self) -> list[str]:
         """One line for each target that this measurement misses."""
         missed = []

@@ -2,16 +2,17 @@
 
     convolutions    products executed; `aten::convolution_backward` with both gradients wanted is two
     flops           2 N (C_out / g) (C_in / g) g |kernel| |output| each, of zeros too: over a forward's, the passes
-    peak bytes      the largest sum of what was allocated less what was freed since the job began, tensors alone
+    peak bytes      the largest sum of what was allocated less what was freed since the job began
 
-All of it is read from one run under torch.profiler: operator events with their shapes and its allocator's record.
-What oneDNN allocates inside a convolution is not in the peak.
+All of it is read from one run under torch.profiler: operator events with their shapes, and the record of PyTorch's
+allocator, which gives tensors their memory. What oneDNN takes elsewhere inside a convolution is not in the peak.
 """
 
 from __future__ import annotations
 
 import gc
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ class Observation:
 
 def observe(job: Callable[[], Any], device: torch.device) -> Observation:
     """Runs the job twice: once so that nothing is first, once under the profiler."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "7")  # the profiler's notes to its developers, two lines a run
     job()
     gc.collect()
     if device.type == "cuda":
