@@ -41,7 +41,7 @@ def observe(job: Callable[[], Any], device: torch.device) -> Observation:
         before = torch.cuda.memory_allocated(device)
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True, profile_memory=True, acc_events=True) as seen:
         job()
-    events = seen.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = seen.profiler.kineto_results.events()
     products = [p for e in events for p in _products(e.name(), e.shapes(), e.concrete_inputs())]
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) - before
