@@ -75,8 +75,8 @@ def test_the_promised_cases_are_there():
     assert any(name.startswith("dcgan step") for name in names)
     for critic in ("dcgan", "dcgan_no_bias", "r3gan"):
         for layout in ("nchw", "channels_last"):
-            assert {f"critic_step/{critic}/{layout}", f"r1_phase/{critic}/{layout}"} <= names
-    assert {"critic_step/r3gan/channels_last/bfloat16", "wgan_gp_step/dcgan/channels_last"} <= names
+            assert {f"critic_step/r1_r2/{critic}/{layout}", f"critic_step/r1_phase/{critic}/{layout}"} <= names
+    assert {"critic_step/r1_r2/r3gan/channels_last/bfloat16", "critic_step/wgan_gp/dcgan/channels_last"} <= names
     assert len(names) == len(all_cases())
 
 
@@ -140,7 +140,7 @@ def small_case(name: str) -> Case:
 
 
 def test_the_critic_step_is_four_passes():
-    m = measure(small_case("critic_step/dcgan/channels_last"), device=CPU, quick=True, rounds=5, budget=0.0)
+    m = measure(small_case("critic_step/r1_r2/dcgan/channels_last"), device=CPU, quick=True, rounds=5, budget=0.0)
     passes = {t.name: t.figures.passes for t in m.timings}
     assert passes["critic_backward, shared"] == pytest.approx(4, abs=0.05)
     assert passes["combined, one call"] == pytest.approx(6, abs=0.05)
@@ -156,7 +156,7 @@ def test_a_wrong_critic_step_is_refused(monkeypatch):
 
     monkeypatch.setitem(critic_step.R1_PHASE, "fast_double_backward", ("ours", nearly, critic_step.r1_phase))
     with pytest.raises(WrongResult, match="times autograd's own error; not timed"):
-        measure(small_case("r1_phase/dcgan/nchw"), device=CPU)
+        measure(small_case("critic_step/r1_phase/dcgan/nchw"), device=CPU)
 
 
 def test_no_such_case_is_wrong_usage(capsys):

@@ -1,8 +1,8 @@
 """The critic's step with its penalties, 16 real and 16 fake images, against what users write in plain PyTorch.
 
-    critic_step    softplus(D(y) - D(x)) + 1/2 E|grad_x D(x)|^2 + 1/2 E|grad_y D(y)|^2
-    r1_phase       1/2 E|grad_x D(x)|^2 alone, as written, with and without `fast_double_backward`
-    wgan_gp_step   E D(y) - E D(x) + 10 E (|grad_z D(z)| - 1)^2 between real and fake images
+    r1_r2       softplus(D(y) - D(x)) + 1/2 E|grad_x D(x)|^2 + 1/2 E|grad_y D(y)|^2
+    r1_phase    1/2 E|grad_x D(x)|^2 alone, as written, with and without `fast_double_backward`
+    wgan_gp     E D(y) - E D(x) + 10 E (|grad_z D(z)| - 1)^2 between real and fake images
 
 Two critics: DCGAN's, 64x64, 64 to 512 channels, with and without biases, and one of R3GAN's shape, 32x32, of bottleneck
 blocks with grouped 3x3 convolutions. Each spelling in use runs: the critic called on real and fake images apart, and on
@@ -384,7 +384,7 @@ def _case(
             )
             for title, (role, step, plain) in found.items()
         )
-        batch = setting.real if job == "r1_phase" else setting.both()
+        batch = setting.real if job == "critic_step/r1_phase" else setting.both()
 
         def forward() -> None:
             with torch.no_grad():
@@ -421,7 +421,7 @@ def cases(*, small: bool = False) -> list[Case]:
                 targets = {"eager": 2.0, "no penalty": 1 / 1.8}
             found.append(
                 _case(
-                    "critic_step",
+                    "critic_step/r1_r2",
                     network,
                     layout,
                     STEPS,
@@ -432,11 +432,22 @@ def cases(*, small: bool = False) -> list[Case]:
                 )
             )
         if kind != "dcgan_no_bias":
-            found.append(_case("critic_step", network, "channels_last", STEPS, {}, dtype=torch.bfloat16))
+            found.append(_case("critic_step/r1_r2", network, "channels_last", STEPS, {}, dtype=torch.bfloat16))
     for kind in ("dcgan", "dcgan_no_bias", "r3gan"):
         for layout in LAYOUTS:
-            found.append(_case("r1_phase", Network(kind, small), layout, R1_PHASE, {"eager": 1.25}))
+            found.append(
+                _case(
+                    "critic_step/r1_phase",
+                    Network(kind, small),
+                    layout,
+                    R1_PHASE,
+                    {"eager": 1.25},
+                    quick=kind == "dcgan" and layout != "nchw",
+                )
+            )
     for layout in LAYOUTS:
         quick = layout == "channels_last"
-        found.append(_case("wgan_gp_step", Network("dcgan", small), layout, WGAN_GP, {"eager": 1.15}, quick=quick))
+        found.append(
+            _case("critic_step/wgan_gp", Network("dcgan", small), layout, WGAN_GP, {"eager": 1.15}, quick=quick)
+        )
     return found
