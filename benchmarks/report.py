@@ -109,7 +109,7 @@ def observed(rows: Sequence[Row]) -> str:
                 str(r["convolutions"]),
                 f"{r['passes']:.2f}",
                 f"{r['peak_bytes'] / 1e6:.1f}",
-                f"{r['error']:.2g}",
+                f"{r['error']:.1e}",
             ]
             lines.append("| " + " | ".join([name, r["contender"], time, ratio, *figures]) + " |")
     return "\n".join(["", OBSERVED_COLUMNS, "|---|---|" + "---:|" * 6, *lines, ""]) if lines else ""

@@ -114,7 +114,7 @@ def _observed_cells(m: Measurement, t: Timing) -> tuple[str, ...]:
         "-" if figures.convolutions is None else str(figures.convolutions),
         "-" if figures.passes is None else f"{figures.passes:.2f}",
         "-" if figures.peak_bytes is None else f"{figures.peak_bytes / 1e6:.1f}",
-        "-" if figures.error is None else f"{figures.error:.2g}",
+        "-" if figures.error is None else f"{figures.error:.1e}",
     )
 
 
