@@ -16,8 +16,14 @@ void add_ledger_bindings(py::module_& module) {
   py::class_<Ledger, LedgerPtr>(module, "Ledger", "Which layers of one critic step owe the gradient of their weight.")
       .def(py::init([] { return c10::make_intrusive<Ledger>(); }))
       .def(
-          "attach", [](const LedgerPtr& self) { Ledger::set_current(self); },
-          "Layers run on this thread from now on belong to this ledger.")
+          "attach",
+          [](const LedgerPtr& self, const Tensor& images) {
+            if (images.requires_grad()) {
+              self->set_images(images);
+            }
+            Ledger::set_current(self);
+          },
+          "Layers run on this thread from now on belong to this ledger. `images` is the leaf that gradients are asked of.")
       .def_static(
           "detach", [] { Ledger::set_current({}); }, "Layers run on this thread from now on belong to none.")
       .def_property(

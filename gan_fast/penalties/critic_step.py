@@ -251,7 +251,7 @@ class _Step:
         with_images = self.penalised or self.generator_loss is not None
         images.requires_grad_(with_images)
         ledger = _C.Ledger()
-        ledger.attach()
+        ledger.attach(images)
         try:
             logits = self._score(images, both(*self.kwargs, n, m))
         finally:

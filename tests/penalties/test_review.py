@@ -1,0 +1,94 @@
+"""Critics that are easily got wrong: each of these once was, or was refused where it need not be."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_fast import losses, penalties
+
+
+def gradients(
+    critic: nn.Module, plan: str, loss: losses.AdversarialLoss | None = None, **options: object
+) -> list[Tensor]:
+    """Of every parameter, after one step with both penalties."""
+    noise = torch.Generator().manual_seed(0)
+    dtype = next(critic.parameters()).dtype
+    real, fake = (torch.randn(4, 2, 8, 8, generator=noise, dtype=torch.float64).to(dtype) for _ in range(2))
+    for p in critic.parameters():
+        p.grad = None
+    stats = penalties.critic_backward(
+        critic, real=real, fake=fake, loss=loss or losses.NonSaturatingLoss(), r1=1.0, r2=0.5, plan=plan, **options
+    )
+    assert plan == "auto" or stats.plan == plan
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in critic.parameters()]
+    return [g.to_dense() if g.is_sparse else g.clone() for g in found]
+
+
+def assert_same(critic: nn.Module, plan: str = "shared", **options: object) -> None:
+    for a, b in zip(gradients(critic, plan, **options), gradients(critic, "autograd", **options), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+class Inside(nn.Module):
+    """Two linear layers and what a test puts between them."""
+
+    def __init__(self, between=nn.Identity()) -> None:
+        super().__init__()
+        self.first, self.between, self.last = nn.Linear(128, 5), between, nn.Linear(5, 1)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.between(F.silu(self.first(x.flatten(1)))))
+
+
+class DynamicConvolution(nn.Module):
+    """A convolution whose weight is computed, for each sample, from that sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 2, 3, 3) * 0.3)
+        self.style, self.last = nn.Linear(2, 2), nn.Linear(3, 1)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        style = 1 + self.style(x.mean((2, 3)))
+        weight = (self.weight * style[:, None, :, None, None]).flatten(0, 1)
+        y = F.conv2d(x.reshape(1, -1, 8, 8), weight, padding=1, groups=len(x)).view(len(x), 3, 8, 8)
+        return self.last(F.leaky_relu(y, 0.2).mean((2, 3)))
+
+
+def test_weight_computed_from_the_images() -> None:
+    """Its gradient is on the way to the images' gradient, so it must not wait for the second backward."""
+    torch.manual_seed(0)
+    assert_same(DynamicConvolution())
+
+
+class OwnBackward(torch.autograd.Function):
+    """A layer kept as a graph of its own, differentiated inside the backward of the node."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        with torch.enable_grad():
+            ctx.leaves = x.detach().requires_grad_(), weight.detach().requires_grad_()
+            ctx.y = F.linear(*ctx.leaves)
+        return ctx.y.detach()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dy):
+        dx, dw = torch.autograd.grad(ctx.y, ctx.leaves, dy, retain_graph=True)
+        return dx, -dw
+
+
+def test_backward_inside_a_backward_owes_nothing() -> None:
+    """Here the node reverses its weight's gradient, which is its own business."""
+
+    class Critic(Inside):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.flatten(1)
+            return super().forward(x) + 0.1 * OwnBackward.apply(x.detach().requires_grad_(), self.first.weight[:1])
+
+    torch.manual_seed(0)
+    assert_same(Critic())
