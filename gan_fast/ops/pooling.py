@@ -101,8 +101,8 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     if input.dim() == 4 and serves(input):
         wanted = _pair(output_size) if isinstance(output_size, int) else list(output_size)
         sides = list(input.shape[2:])
-        out = [side if size is None else size for side, size in zip(sides, wanted, strict=True)]
-        if all(o > 0 and side % o == 0 and side > 0 for side, o in zip(sides, out, strict=True)):
+        out = [side if size is None else size for side, size in zip(sides, wanted, strict=False)]
+        if len(wanted) == 2 and all(o > 0 and side % o == 0 and side > 0 for side, o in zip(sides, out, strict=True)):
             return avg_pool2d(input, [side // o for side, o in zip(sides, out, strict=True)])
     return F.adaptive_avg_pool2d(input, output_size)
 

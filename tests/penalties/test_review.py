@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -92,3 +93,15 @@ def test_backward_inside_a_backward_owes_nothing() -> None:
 
     torch.manual_seed(0)
     assert_same(Critic())
+
+
+def test_what_torch_takes() -> None:
+    """Nested tensors, biases of several dimensions, and torch's own error for a wrong size."""
+    x, w = torch.randn(2, 4), torch.randn(3, 4)
+    nested = torch.nested.nested_tensor([torch.randn(2, 4), torch.randn(3, 4)])
+    with penalties.fast_double_backward():
+        assert F.relu(F.linear(nested, w)).unbind()[0].shape == (2, 3)
+        bias = torch.zeros(2, 3, requires_grad=True)
+        assert torch.autograd.grad(F.linear(x, w, bias).sum(), bias)[0].shape == (2, 3)
+        with pytest.raises(RuntimeError, match="output_size"):
+            F.adaptive_avg_pool2d(torch.randn(1, 1, 4, 4), (1, 2, 3))
