@@ -395,7 +395,9 @@ class _Step:
                 torch._foreach_add_([g for g, _ in there], [d for _, d in there])
             taken: set[int] = set()
             for p, d in found:
-                if p.grad is None:
+                if p.grad is None and d.layout != torch.strided:
+                    p.grad = d
+                elif p.grad is None:
                     # a gradient of its own: autograd may hand one tensor to two parameters
                     memory = d.untyped_storage().data_ptr()
                     p.grad = d.clone() if memory in taken or d._is_view() or 0 in d.stride() else d

@@ -105,3 +105,18 @@ def test_what_torch_takes() -> None:
         assert torch.autograd.grad(F.linear(x, w, bias).sum(), bias)[0].shape == (2, 3)
         with pytest.raises(RuntimeError, match="output_size"):
             F.adaptive_avg_pool2d(torch.randn(1, 1, 4, 4), (1, 2, 3))
+
+
+class SparseEmbedding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.labels, self.last = nn.Embedding(10, 128, sparse=True), nn.Linear(128, 1)
+        self.double()
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        x = x.flatten(1)
+        return self.last(x) + (x * self.labels(labels)).sum(1, keepdim=True)
+
+
+def test_sparse_gradient() -> None:
+    assert_same(SparseEmbedding(), critic_kwargs={"labels": torch.tensor([1, 2, 3, 1])})
