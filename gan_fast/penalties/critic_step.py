@@ -215,8 +215,10 @@ class _Step:
         return stats
 
     def _why_not_shared(self, plan: Plan) -> str:
-        args = (self.critic, self.real, self.fake, self.kwargs, self.augment, self.group)
-        reason = why_not_shared(*args)
+        if any(p._backward_hooks for p in self.parameters):
+            reason = "a parameter has a hook, which the shared plan would show the gradient in parts"
+        else:
+            reason = why_not_shared(self.critic, self.real, self.fake, self.kwargs, self.augment, self.group)
         if reason and plan == "shared":
             raise ValueError(
                 f"plan 'shared' does not fit {type(self.critic).__name__}: {reason}. Use plan='autograd' or 'auto'"

@@ -120,3 +120,14 @@ class SparseEmbedding(nn.Module):
 
 def test_sparse_gradient() -> None:
     assert_same(SparseEmbedding(), critic_kwargs={"labels": torch.tensor([1, 2, 3, 1])})
+
+
+def test_hook_on_a_parameter_sees_the_whole_gradient() -> None:
+    critic = Inside()
+    seen: list[Tensor] = []
+    critic.first.weight.register_hook(lambda g: seen.append(g) or g.clamp(-1e-3, 1e-3))
+    with pytest.warns(UserWarning, match="hook"):
+        assert_same(critic, "auto")
+    torch.testing.assert_close(*seen)
+    with pytest.raises(ValueError, match="hook"):
+        gradients(critic, "shared")
