@@ -30,7 +30,7 @@ from gan_fast._modes import use_reference
 from gan_fast.losses import AdversarialLoss, CriticStats, Debts
 from gan_fast.penalties._critics import OnePowerIteration, Unwrapped, average, both, eager, say_once, sides, unwrap
 from gan_fast.penalties._mixing import describe_logits, one_logit_each, why_not_shared
-from gan_fast.penalties.lean import Lean
+from gan_fast.penalties.lean import Lean, gradients as gradients_of
 
 Plan = Literal["auto", "shared", "autograd"]
 Kwargs = Mapping[str, Any]
@@ -265,14 +265,14 @@ class _Step:
         wanted = [images, *self.parameters] if with_images else self.parameters
         ledger.first = self.penalised
         try:
-            first = torch.autograd.grad(
-                logits, wanted, s.to(logits.dtype).view_as(logits), create_graph=self.penalised, allow_unused=True
-            )
+            seeds = s.to(logits.dtype).view_as(logits)
+            first = gradients_of([logits], wanted, [seeds], create_graph=self.penalised)
         finally:
             ledger.first = False
         if not with_images:
             return stats, list(first), factor
         G = first[0]
+        assert G is not None  # or the look would have found that the logits do not depend on the images
         gradients: list[Tensor | None] = list(first[1:])
         with torch.no_grad():
             per_sample = (-1, *[1] * (images.dim() - 1))
@@ -291,12 +291,12 @@ class _Step:
             gradients = [None if d is None else d.detach() for d in gradients]
         if G.requires_grad:  # not so where the critic is linear in its images without a parameter
             keep = ledger.has_computed_weights
-            second = torch.autograd.grad(G, self.parameters, seed, allow_unused=True, retain_graph=keep)
+            second = gradients_of([G], self.parameters, [seed], retain_graph=keep)
             gradients = _add(gradients, second)
         debts = ledger.sweep()
         if debts:
             weights, owed = zip(*debts, strict=True)
-            gradients = _add(gradients, torch.autograd.grad(weights, self.parameters, owed, allow_unused=True))
+            gradients = _add(gradients, gradients_of(weights, self.parameters, owed))
         return stats._replace(debts=Debts(ledger.deferred, ledger.swept, ledger.reentered)), gradients, factor
 
     def _cotangents(self, logits: Tensor, n: int) -> tuple[CriticStats, Tensor]:
@@ -344,7 +344,7 @@ class _Step:
             weights.first_call_done()
             fake_logits = self._score(fake, self.kwargs[1])
             total, stats = self._total(real, fake, real_logits, fake_logits)
-            gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
+            gradients = gradients_of([total], self.parameters, [torch.ones_like(total)])
         return stats, list(gradients), 1.0
 
     def _traced(self, scale: float | Tensor) -> CriticStats:
@@ -363,7 +363,8 @@ class _Step:
         if self.generator_loss is not None:
             constants = real_logits.detach() if isinstance(real_logits, Tensor) else [x.detach() for x in real_logits]
             value = self.generator_loss.generator(fake=fake_logits, real=constants)
-            (image_grad,) = torch.autograd.grad(value, fake, retain_graph=True)
+            ones = [torch.ones_like(value)]
+            (image_grad,) = gradients_of([value], [fake], ones, retain_graph=True, allow_unused=False)
             stats = stats._replace(fake_image_grad=image_grad, generator_loss=value.detach())
         values = []
         for logits, images, weight in ((real_logits, real, self.r1), (fake_logits, fake, self.r2)):
@@ -374,7 +375,8 @@ class _Step:
             # float16 gradients of images underflow; a power of two is exact
             boost = 2.0**_HALF_COTANGENT if any(x.dtype == torch.float16 for x in outputs) else 1.0
             ones = [torch.full_like(x, boost) for x in outputs]
-            (g,) = torch.autograd.grad(outputs, images, ones, create_graph=True)
+            (g,) = gradients_of(outputs, [images], ones, create_graph=True, allow_unused=False)
+            assert g is not None  # not allowed
             g = g.to(total.dtype) / boost
             penalty = g.square().flatten(1).sum(1).mean() * (weight / 2)
             total = total + penalty

@@ -9,7 +9,7 @@ Values and gradients stay the same; the second order is lean: see `gan_fast.ops`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -66,6 +66,30 @@ class Lean(TorchFunctionMode):
         return REPLACED.get(func, func)(*args, **(kwargs or {}))
 
 
+def gradients(
+    outputs: Sequence[torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    cotangents: Sequence[torch.Tensor],
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+    allow_unused: bool = True,
+) -> tuple[torch.Tensor | None, ...]:
+    """`torch.autograd.grad`, with the modes that are on now: given tensors, it would switch a `Lean` off meanwhile.
+
+    A checkpointed critic runs its forward again in there, and must run the same functions.
+    """
+    edge = torch.autograd.graph.get_gradient_edge
+    return torch.autograd.grad(
+        [edge(x) for x in outputs],
+        [edge(x) for x in inputs],
+        cotangents,
+        create_graph=create_graph,
+        retain_graph=retain_graph,
+        allow_unused=allow_unused,
+    )
+
+
 class fast_double_backward:
     """Run convolutions, linear layers, ReLU, leaky ReLU and pooling on `gan_fast.ops` inside the block.
 
@@ -76,6 +100,7 @@ class fast_double_backward:
     A parameter on which a penalty does not depend, such as a bias below a leaky ReLU, gets no gradient from it, where
     torch gives it zeros.
 
+    Not for layers under `torch.utils.checkpoint`, which run again in the backward, where the block does not reach.
     Applies to this thread; blocks may be nested and an instance used again. `gan_fast.reference_mode()`, `torch.func`
     transforms and forward-mode AD run torch's own functions, as do layers called from C++.
     """

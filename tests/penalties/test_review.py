@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gan_fast import losses, penalties
 
@@ -131,3 +132,19 @@ def test_hook_on_a_parameter_sees_the_whole_gradient() -> None:
     torch.testing.assert_close(*seen)
     with pytest.raises(ValueError, match="hook"):
         gradients(critic, "shared")
+
+
+class Checkpointed(Inside):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(checkpoint(lambda x: F.silu(self.first(x)), x.flatten(1), use_reentrant=False))
+
+
+@pytest.mark.parametrize("plan", ["shared", "autograd"])
+def test_checkpointed_linear_layer(plan: str) -> None:
+    """The recomputation in the backward runs the same functions as the forward did, in both plans."""
+    torch.manual_seed(0)
+    plain = Inside()
+    critic = Checkpointed()
+    critic.load_state_dict(plain.state_dict())
+    for a, b in zip(gradients(critic, plan), gradients(plain, "autograd"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
