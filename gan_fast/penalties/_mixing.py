@@ -3,7 +3,8 @@
 The shared plan calls the critic once on cat(real, fake) and divides each sample's gradient by its own factor. That is
 exact if no logit depends on another sample. It is tried, not assumed:
 
-    signs     grad_x(sum r_i o_i) = r_i grad_x(sum o_i)_i  for random signs r     no derivative crosses samples
+    signs     grad_x(sum r_i o_i) = r_i grad_x(sum o_i)_i  for random r_i = +-2^k     no derivative crosses samples, and
+              every backward is linear, as of functions and hooks that clamp what passes it is not
     company   o_i stays when the other samples and their arguments are exchanged  no value crosses, detached or not
     apart     o(cat(real, fake)) = o(real), o(fake)       where the critic draws nothing at random
 
@@ -14,7 +15,10 @@ parameters, buffers, module attributes, `.grad` and random streams are as before
 from __future__ import annotations
 
 import contextlib
+import copy
+import inspect
 import random
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,6 +34,7 @@ from gan_fast.penalties.lean import gradients
 # deterministic; this many roundings are left for those that are not.
 _ROUNDINGS = 64
 _SIGNS = 3
+_POWERS = 2  # k from -2 to 2: exact, and far from overflow
 
 _Key = tuple[Any, ...]
 
@@ -72,7 +77,7 @@ def why_not_shared(
     verdicts = _known.setdefault(critic, _Verdicts())
     if not verdicts.fit(critic):
         verdicts.start(critic)
-    key = (real.shape, fake.shape, real.dtype, *map(_describe, kwargs), id(augment) if augment else None)
+    key = (real.shape, fake.shape, real.dtype, *map(_describe, kwargs), _which(augment))
     if key not in verdicts.found:
         reason = _look(critic, real, fake, kwargs, augment)
         if group is not None:
@@ -82,6 +87,44 @@ def why_not_shared(
                 reason = "another process found that its samples mix"
         verdicts.found[key] = reason
     return verdicts.found[key]
+
+
+class _Same:
+    """An object, compared by identity while it lives: another that later gets its address is another."""
+
+    def __init__(self, thing: Any) -> None:
+        self._hash = id(thing)
+        try:
+            self._thing: Callable[[], Any] = weakref.ref(thing)
+        except TypeError:  # lists and the like are kept instead, so that none gets their address
+            self._thing = lambda: thing
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._thing() is not None and self._thing() is other._thing()
+
+
+def _which(function: Any) -> _Key:
+    """What tells one augmentation from another: of functions made anew for each call, their code and what it names."""
+    if not inspect.isfunction(function):
+        return _who(function)
+    code, named = function.__code__, function.__globals__
+    held = [named.get(name) for name in code.co_names]
+    held += [c.cell_contents for c in function.__closure__ or () if c != types.CellType()]
+    held += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return (code, *map(_who, held))
+
+
+def _who(thing: Any) -> _Key:
+    if inspect.ismethod(thing):
+        return (thing.__func__, _Same(thing.__self__))
+    if thing is None or isinstance(thing, (bool, str)):
+        return (thing,)
+    if isinstance(thing, (int, float)):
+        return (bool(thing),)  # a strength that grows is no other augmentation, but one that was zero is
+    return (_Same(thing),)
 
 
 def _describe(kwargs: Kwargs) -> tuple[Any, ...]:
@@ -159,15 +202,16 @@ def _examine(
     except ValueError as error:
         return str(error), True
     images = torch.cat([real, fake]).requires_grad_()
-    signs = [torch.randint(0, 2, (n + m,), generator=noise) * 2.0 - 1 for _ in range(_SIGNS)]
-    signs = [r.to(real.device) for r in signs]
-    logits, found, drew = bench.run(images, together, [torch.ones_like(signs[0]), *signs])
+    signs = [_signed_powers(n + m, noise).to(real.device) for _ in range(_SIGNS)]
+    logits, found, drew = bench.run(images, together, [torch.ones_like(signs[0]), *signs, signs[0] * 4])
     if not one_logit_each(logits, n + m):
         return f"its {describe_logits(logits)} are not one logit for each of the {n + m} samples", True
     if not found:
         return "its logits do not depend on the images", True
-    plain, *signed = found
+    plain, *signed, larger = found
     answered = bool(plain.any())
+    if _differ(larger, signed[0] * 4, _ROUNDINGS):
+        return _NOT_LINEAR, True
     for r, g in zip(signs, signed, strict=True):
         if _differ(g, plain * r.to(plain).view(-1, *[1] * (plain.dim() - 1)), _ROUNDINGS):
             return _MIX, True
@@ -186,6 +230,13 @@ def _examine(
 
 
 _MIX = "its samples mix: a logit depends on other samples of the batch, as with batch norm in train mode"
+_NOT_LINEAR = "a function or a hook in it changes gradients by their size, as clamping them does"
+
+
+def _signed_powers(count: int, noise: torch.Generator) -> Tensor:
+    """`[count]` of +-2^k."""
+    sign, power = (torch.randint(0, top, (count,), generator=noise, device="cpu") for top in (2, 2 * _POWERS + 1))
+    return (sign * 2.0 - 1) * torch.exp2(power - float(_POWERS))
 
 
 def _differ(a: Tensor, b: Tensor, roundings: float) -> bool:
@@ -222,14 +273,15 @@ def _perturbed(parameter: Tensor, scale: float, noise: torch.Generator) -> Tenso
     if not parameter.is_floating_point():
         return parameter.detach()
     fan_in = parameter[0].numel() if parameter.dim() > 1 and len(parameter) else 100
-    change = torch.randn(parameter.shape, generator=noise) * (scale * max(fan_in, 1) ** -0.5)
+    change = torch.randn(parameter.shape, generator=noise, device="cpu") * (scale * max(fan_in, 1) ** -0.5)
     return (parameter.detach() + change.to(parameter)).requires_grad_(parameter.requires_grad)
 
 
 @contextlib.contextmanager
 def _attributes_kept(module: nn.Module) -> Iterator[None]:
-    """Attributes of all submodules are put back, generators to where they were."""
+    """Attributes of all submodules are put back, what lists, dicts and sets among them hold, and where generators were."""
     before = [(m, dict(m.__dict__)) for m in module.modules()]
+    held = [(v, copy.copy(v)) for _, d in before for v in d.values() if type(v) in (list, dict, set)]
     states = [(v, v.get_state()) for _, d in before for v in d.values() if isinstance(v, torch.Generator)]
     try:
         yield
@@ -237,6 +289,9 @@ def _attributes_kept(module: nn.Module) -> Iterator[None]:
         for m, attributes in before:
             m.__dict__.clear()
             m.__dict__.update(attributes)
+        for container, contents in held:
+            container.clear()
+            (container.extend if isinstance(container, list) else container.update)(contents)
         for generator, state in states:
             generator.set_state(state)
 

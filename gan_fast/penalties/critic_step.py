@@ -30,7 +30,8 @@ from gan_fast._modes import use_reference
 from gan_fast.losses import AdversarialLoss, CriticStats, Debts
 from gan_fast.penalties._critics import OnePowerIteration, Unwrapped, average, both, eager, say_once, sides, unwrap
 from gan_fast.penalties._mixing import describe_logits, one_logit_each, why_not_shared
-from gan_fast.penalties.lean import Lean, gradients as gradients_of
+from gan_fast.penalties.lean import Lean
+from gan_fast.penalties.lean import gradients as gradients_of
 
 Plan = Literal["auto", "shared", "autograd"]
 Kwargs = Mapping[str, Any]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gan_fast import losses, penalties
+from gan_fast.penalties import _mixing
 
 
 def gradients(
@@ -17,7 +20,9 @@ def gradients(
     """Of every parameter, after one step with both penalties."""
     noise = torch.Generator().manual_seed(0)
     dtype = next(critic.parameters()).dtype
-    real, fake = (torch.randn(4, 2, 8, 8, generator=noise, dtype=torch.float64).to(dtype) for _ in range(2))
+    real, fake = (
+        torch.randn(4, 2, 8, 8, generator=noise, device="cpu", dtype=torch.float64).to(dtype) for _ in range(2)
+    )
     for p in critic.parameters():
         p.grad = None
     stats = penalties.critic_backward(
@@ -36,9 +41,9 @@ def assert_same(critic: nn.Module, plan: str = "shared", **options: object) -> N
 class Inside(nn.Module):
     """Two linear layers and what a test puts between them."""
 
-    def __init__(self, between=nn.Identity()) -> None:
+    def __init__(self, between: nn.Module | None = None) -> None:
         super().__init__()
-        self.first, self.between, self.last = nn.Linear(128, 5), between, nn.Linear(5, 1)
+        self.first, self.between, self.last = nn.Linear(128, 5), between or nn.Identity(), nn.Linear(5, 1)
         self.double()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,3 +153,76 @@ def test_checkpointed_linear_layer(plan: str) -> None:
     critic.load_state_dict(plain.state_dict())
     for a, b in zip(gradients(critic, plan), gradients(plain, "autograd"), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+class Clamped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, dy):
+        return dy.clamp(-1e-2, 1e-2)
+
+
+class ClampedBackward(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Clamped.apply(x)
+
+
+def test_backward_that_is_not_linear() -> None:
+    """Cotangents of the shared plan have another size than those of the penalty as written."""
+    hooked = Inside()
+    hooked.last.register_full_backward_hook(lambda module, given, _: (given[0].clamp(-1e-2, 1e-2),))
+    for critic in (Inside(ClampedBackward()), hooked):
+        with pytest.warns(UserWarning, match="by their size"):
+            assert_same(critic, "auto")
+
+
+def test_augmentations_made_anew_are_told_apart() -> None:
+    """Their addresses are used again at once; and one that is the same is not looked at again."""
+
+    class Augment:
+        def __init__(self, mix: float) -> None:
+            self.mix = mix
+
+        def __call__(self, x: Tensor) -> Tensor:
+            return x - self.mix * x.mean(0, keepdim=True)
+
+        def method(self, x: Tensor) -> Tensor:
+            return self(x)
+
+    critic = Inside()
+    x = torch.randn(4, 2, 8, 8, dtype=torch.float64)
+
+    def plan(augment) -> str:
+        loss = losses.NonSaturatingLoss()
+        return penalties.critic_backward(critic, real=x, fake=x + 0.1, loss=loss, r1=1.0, augment=augment).plan
+
+    expected = ["shared", "autograd"] * 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert [plan(Augment(i % 2)) for i in range(10)] == expected
+        assert [plan(Augment(i % 2).method) for i in range(10)] == expected
+        held = [Augment(0), Augment(1)]
+        before = len(_mixing._known[critic].found)
+        assert [plan(held[i % 2].method) for i in range(10)] == expected
+        assert [plan(lambda x, a=held[i % 2], p=0.1 + i: a(x) * p) for i in range(10)] == expected
+    assert len(_mixing._known[critic].found) == before + 4
+
+
+def test_look_under_another_default_device_and_with_containers() -> None:
+    class Remembers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen, self.counts = [], {}
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.append(len(x))
+            self.counts[len(x)] = self.counts.get(len(x), 0) + 1
+            return x
+
+    critic = Inside(Remembers())
+    with torch.device("meta"):
+        gradients(critic, "shared")
+    assert critic.between.seen == [8] and critic.between.counts == {8: 1}
