@@ -51,7 +51,11 @@ def serving() -> list[Serving]:
     forced = os.environ.get("GAN_FAST_CPU_CAPABILITY")
     cpu_reason = f"GAN_FAST_CPU_CAPABILITY={forced}" if forced else "the widest this processor and this build have"
     info = _C.cuda_info()
-    rows = []
+    rows = [
+        Serving(op, device, "torch's products", "C++ calculus around them: a lean double backward")
+        for op in LEAN
+        for device in ("cpu", "cuda", "other")
+    ]
     for op, source in OPS.items():
         name = f"gan_fast::{op}"
         if torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU"):

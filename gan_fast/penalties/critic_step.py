@@ -277,9 +277,8 @@ class _Step:
             s_image = s.view(per_sample)
             g = G.to(s.dtype) / s_image
             if self.generator_loss is not None:
-                stats = stats._replace(
-                    fake_image_grad=g[n:] * self._generator_cotangents(logits.detach(), n).view(per_sample)
-                )
+                value, theirs = self._generator_cotangents(logits.detach(), n)
+                stats = stats._replace(fake_image_grad=g[n:] * theirs.view(per_sample), generator_loss=value)
             if not self.penalised:
                 return stats, gradients, factor
             w = torch.cat([s.new_full((n,), self.r1 / n), s.new_full((m,), self.r2 / m)])
