@@ -229,19 +229,18 @@ class _Step:
     def _as_modules_run(self) -> Iterator[None]:
         """Uncompiled; attention by products, which alone has a double backward; every backward on this thread.
 
-        On this thread: a checkpointed critic runs its forward again during a backward, and must meet the same modes.
+        On this thread: a checkpointed critic runs its forward again during a backward, and must meet the same layers.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(eager(self.compiled))
             stack.enter_context(torch.autograd.set_multithreading_enabled(False))
             if self.penalised:
                 stack.enter_context(torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH))
-            if not use_reference():
-                stack.enter_context(Lean())
             yield
 
     def _score(self, images: Tensor, kwargs: Kwargs) -> Any:
-        return self.critic(self.augment(images) if self.augment else images, **kwargs)
+        with _lean_layers():
+            return self.critic(self.augment(images) if self.augment else images, **kwargs)
 
     # ---- the shared plan
 
@@ -263,15 +262,13 @@ class _Step:
         wanted = [images, *self.parameters] if with_images else self.parameters
         ledger.first = self.penalised
         try:
-            first = torch.autograd.grad(
-                logits, wanted, s.to(logits.dtype).view_as(logits), create_graph=self.penalised, allow_unused=True
-            )
+            first = _gradients(logits, wanted, s.to(logits.dtype).view_as(logits), create_graph=self.penalised)
         finally:
             ledger.first = False
         if not with_images:
-            return stats, list(first), factor
-        G = first[0]
-        gradients: list[Tensor | None] = list(first[1:])
+            return stats, first, factor
+        G, gradients = first[0], first[1:]
+        assert G is not None  # the look found that logits depend on the images
         with torch.no_grad():
             per_sample = (-1, *[1] * (images.dim() - 1))
             s_image = s.view(per_sample)
@@ -288,12 +285,12 @@ class _Step:
             gradients = [None if d is None else d.detach() for d in gradients]
         if G.requires_grad:  # not so where the critic is linear in its images without a parameter
             keep = ledger.has_computed_weights
-            second = torch.autograd.grad(G, self.parameters, seed, allow_unused=True, retain_graph=keep)
+            second = _gradients(G, self.parameters, seed, retain_graph=keep)
             gradients = _add(gradients, second)
         debts = ledger.sweep()
         if debts:
             weights, owed = zip(*debts, strict=True)
-            gradients = _add(gradients, torch.autograd.grad(weights, self.parameters, owed, allow_unused=True))
+            gradients = _add(gradients, _gradients(weights, self.parameters, owed))
         return stats._replace(debts=Debts(ledger.deferred, ledger.swept, ledger.reentered)), gradients, factor
 
     def _cotangents(self, logits: Tensor, n: int) -> tuple[CriticStats, Tensor]:
@@ -341,8 +338,8 @@ class _Step:
             weights.first_call_done()
             fake_logits = self._score(fake, self.kwargs[1])
             total, stats = self._total(real, fake, real_logits, fake_logits)
-            gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
-        return stats, list(gradients), 1.0
+            gradients = _gradients(total, self.parameters, None)
+        return stats, gradients, 1.0
 
     def _traced(self, scale: float | Tensor) -> CriticStats:
         """The autograd plan as torch.compile can follow it."""
@@ -360,7 +357,8 @@ class _Step:
         if self.generator_loss is not None:
             constants = real_logits.detach() if isinstance(real_logits, Tensor) else [x.detach() for x in real_logits]
             value = self.generator_loss.generator(fake=fake_logits, real=constants)
-            (image_grad,) = torch.autograd.grad(value, fake, retain_graph=True)
+            with _lean_layers():
+                (image_grad,) = torch.autograd.grad(value, fake, retain_graph=True)
             stats = stats._replace(fake_image_grad=image_grad, generator_loss=value.detach())
         values = []
         for logits, images, weight in ((real_logits, real, self.r1), (fake_logits, fake, self.r2)):
@@ -371,7 +369,8 @@ class _Step:
             # float16 gradients of images underflow; a power of two is exact
             boost = 2.0**_HALF_COTANGENT if any(x.dtype == torch.float16 for x in outputs) else 1.0
             ones = [torch.full_like(x, boost) for x in outputs]
-            (g,) = torch.autograd.grad(outputs, images, ones, create_graph=True)
+            with _lean_layers():
+                (g,) = torch.autograd.grad(outputs, images, ones, create_graph=True)
             g = g.to(total.dtype) / boost
             penalty = g.square().flatten(1).sum(1).mean() * (weight / 2)
             total = total + penalty
@@ -399,6 +398,16 @@ class _Step:
                     memory = d.untyped_storage().data_ptr()
                     p.grad = d.clone() if memory in taken or d._is_view() or 0 in d.stride() else d
                     taken.add(memory)
+
+
+def _lean_layers() -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if use_reference() or torch.compiler.is_compiling() else Lean()
+
+
+def _gradients(outputs: Any, inputs: Sequence[Tensor], seeds: Any, **how: bool) -> list[Tensor | None]:
+    """autograd.grad, with the layers of the forward pass for what is recomputed."""
+    with _lean_layers():
+        return list(torch.autograd.grad(outputs, inputs, seeds, allow_unused=True, **how))
 
 
 def _add(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> list[Tensor | None]:
