@@ -7,8 +7,8 @@ import functools
 import sys
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,9 @@ def say_once(critic: nn.Module, message: str) -> None:
 
 
 @functools.cache
-def _is_sharded(kind: Any) -> bool:
-    return any(base.__name__ in ("FullyShardedDataParallel", "FSDPModule") for base in kind.__mro__)
+def _is_sharded(kind: Hashable) -> bool:
+    mro: tuple[type, ...] = getattr(kind, "__mro__", ())
+    return any(base.__name__ in ("FullyShardedDataParallel", "FSDPModule") for base in mro)
 
 
 def _optimized_module() -> type[nn.Module] | tuple[()]:
@@ -57,11 +58,12 @@ def unwrap(critic: nn.Module) -> Unwrapped:
         if isinstance(critic, nn.parallel.DistributedDataParallel):
             group, critic = critic.process_group, critic.module
         elif isinstance(critic, optimized):
-            compiled, critic = True, critic._orig_mod
+            compiled, critic = True, cast(nn.Module, critic._orig_mod)
         else:
             break
     for module in critic.modules():
-        if _is_sharded(type(module)):
+        kind: Any = type(module)
+        if _is_sharded(kind):
             raise TypeError(
                 "critic is sharded by FSDP, whose hooks do not survive a double backward: wrap it in "
                 "DistributedDataParallel, or train it unwrapped"
