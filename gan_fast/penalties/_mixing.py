@@ -279,7 +279,7 @@ def _perturbed(parameter: Tensor, scale: float, noise: torch.Generator) -> Tenso
 
 @contextlib.contextmanager
 def _attributes_kept(module: nn.Module) -> Iterator[None]:
-    """Attributes of all submodules are put back, what lists, dicts and sets among them hold, and where generators were."""
+    """Attributes of all submodules are put back, what lists, dicts and sets hold, and where generators were."""
     before = [(m, dict(m.__dict__)) for m in module.modules()]
     held = [(v, copy.copy(v)) for _, d in before for v in d.values() if type(v) in (list, dict, set)]
     states = [(v, v.get_state()) for _, d in before for v in d.values() if isinstance(v, torch.Generator)]

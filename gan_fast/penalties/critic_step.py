@@ -31,7 +31,7 @@ from gan_fast.losses import AdversarialLoss, CriticStats, Debts
 from gan_fast.penalties._critics import OnePowerIteration, Unwrapped, average, both, eager, say_once, sides, unwrap
 from gan_fast.penalties._mixing import describe_logits, one_logit_each, why_not_shared
 from gan_fast.penalties.lean import Lean
-from gan_fast.penalties.lean import gradients as gradients_of
+from gan_fast.penalties.lean import gradients as gradients_with_modes
 
 Plan = Literal["auto", "shared", "autograd"]
 Kwargs = Mapping[str, Any]
@@ -232,19 +232,18 @@ class _Step:
     def _as_modules_run(self) -> Iterator[None]:
         """Uncompiled; attention by products, which alone has a double backward; every backward on this thread.
 
-        On this thread: a checkpointed critic runs its forward again during a backward, and must meet the same modes.
+        On this thread: a checkpointed critic runs its forward again during a backward, and must meet the same layers.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(eager(self.compiled))
             stack.enter_context(torch.autograd.set_multithreading_enabled(False))
             if self.penalised:
                 stack.enter_context(torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH))
-            if not use_reference():
-                stack.enter_context(Lean())
             yield
 
     def _score(self, images: Tensor, kwargs: Kwargs) -> Any:
-        return self.critic(self.augment(images) if self.augment else images, **kwargs)
+        with _lean_layers():
+            return self.critic(self.augment(images) if self.augment else images, **kwargs)
 
     # ---- the shared plan
 
@@ -266,23 +265,20 @@ class _Step:
         wanted = [images, *self.parameters] if with_images else self.parameters
         ledger.first = self.penalised
         try:
-            seeds = s.to(logits.dtype).view_as(logits)
-            first = gradients_of([logits], wanted, [seeds], create_graph=self.penalised)
+            first = _gradients([logits], wanted, [s.to(logits.dtype).view_as(logits)], create_graph=self.penalised)
         finally:
             ledger.first = False
         if not with_images:
-            return stats, list(first), factor
-        G = first[0]
-        assert G is not None  # or the look would have found that the logits do not depend on the images
-        gradients: list[Tensor | None] = list(first[1:])
+            return stats, first, factor
+        G, gradients = first[0], first[1:]
+        assert G is not None  # the look found that logits depend on the images
         with torch.no_grad():
             per_sample = (-1, *[1] * (images.dim() - 1))
             s_image = s.view(per_sample)
             g = G.to(s.dtype) / s_image
             if self.generator_loss is not None:
-                stats = stats._replace(
-                    fake_image_grad=g[n:] * self._generator_cotangents(logits.detach(), n).view(per_sample)
-                )
+                value, theirs = self._generator_cotangents(logits.detach(), n)
+                stats = stats._replace(fake_image_grad=g[n:] * theirs.view(per_sample), generator_loss=value)
             if not self.penalised:
                 return stats, gradients, factor
             w = torch.cat([s.new_full((n,), self.r1 / n), s.new_full((m,), self.r2 / m)])
@@ -292,12 +288,12 @@ class _Step:
             gradients = [None if d is None else d.detach() for d in gradients]
         if G.requires_grad:  # not so where the critic is linear in its images without a parameter
             keep = ledger.has_computed_weights
-            second = gradients_of([G], self.parameters, [seed], retain_graph=keep)
+            second = _gradients([G], self.parameters, [seed], retain_graph=keep)
             gradients = _add(gradients, second)
         debts = ledger.sweep()
         if debts:
             weights, owed = zip(*debts, strict=True)
-            gradients = _add(gradients, gradients_of(weights, self.parameters, owed))
+            gradients = _add(gradients, _gradients(weights, self.parameters, owed))
         return stats._replace(debts=Debts(ledger.deferred, ledger.swept, ledger.reentered)), gradients, factor
 
     def _cotangents(self, logits: Tensor, n: int) -> tuple[CriticStats, Tensor]:
@@ -345,8 +341,8 @@ class _Step:
             weights.first_call_done()
             fake_logits = self._score(fake, self.kwargs[1])
             total, stats = self._total(real, fake, real_logits, fake_logits)
-            gradients = gradients_of([total], self.parameters, [torch.ones_like(total)])
-        return stats, list(gradients), 1.0
+            gradients = _gradients([total], self.parameters, [torch.ones_like(total)])
+        return stats, gradients, 1.0
 
     def _traced(self, scale: float | Tensor) -> CriticStats:
         """The autograd plan as torch.compile can follow it."""
@@ -364,8 +360,7 @@ class _Step:
         if self.generator_loss is not None:
             constants = real_logits.detach() if isinstance(real_logits, Tensor) else [x.detach() for x in real_logits]
             value = self.generator_loss.generator(fake=fake_logits, real=constants)
-            ones = [torch.ones_like(value)]
-            (image_grad,) = gradients_of([value], [fake], ones, retain_graph=True, allow_unused=False)
+            (image_grad,) = _gradients([value], [fake], [torch.ones_like(value)], retain_graph=True, allow_unused=False)
             stats = stats._replace(fake_image_grad=image_grad, generator_loss=value.detach())
         values = []
         for logits, images, weight in ((real_logits, real, self.r1), (fake_logits, fake, self.r2)):
@@ -376,7 +371,7 @@ class _Step:
             # float16 gradients of images underflow; a power of two is exact
             boost = 2.0**_HALF_COTANGENT if any(x.dtype == torch.float16 for x in outputs) else 1.0
             ones = [torch.full_like(x, boost) for x in outputs]
-            (g,) = gradients_of(outputs, [images], ones, create_graph=True, allow_unused=False)
+            (g,) = _gradients(outputs, [images], ones, create_graph=True, allow_unused=False)
             assert g is not None  # not allowed
             g = g.to(total.dtype) / boost
             penalty = g.square().flatten(1).sum(1).mean() * (weight / 2)
@@ -407,6 +402,20 @@ class _Step:
                     memory = d.untyped_storage().data_ptr()
                     p.grad = d.clone() if memory in taken or d._is_view() or 0 in d.stride() else d
                     taken.add(memory)
+
+
+def _lean_layers() -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if use_reference() or torch.compiler.is_compiling() else Lean()
+
+
+def _gradients(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], **how: bool
+) -> list[Tensor | None]:
+    """autograd.grad, with the layers of the forward pass for what is recomputed."""
+    if torch.compiler.is_compiling():
+        return list(torch.autograd.grad(outputs, inputs, cotangents, **{"allow_unused": True, **how}))
+    with _lean_layers():
+        return list(gradients_with_modes(outputs, inputs, cotangents, **how))
 
 
 def _add(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> list[Tensor | None]:
