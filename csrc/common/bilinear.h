@@ -141,6 +141,9 @@ struct Bilinear : torch::autograd::Function<Bilinear<Map>> {
     ctx->saved_data["bias"] = bias.has_value() && bias->defined();
     if (const LedgerPtr ledger = Ledger::current()) {
       hold(ctx, "ledger", ledger);
+      if (x.scalar_type() == at::kHalf) {
+        ledger->half = true;
+      }
     }
     const at::AutoDispatchBelowADInplaceOrView guard;
     return Map::forward(x, w, bias, config);

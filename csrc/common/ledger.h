@@ -42,6 +42,9 @@ class Ledger : public torch::CustomClassHolder {
 
   // Whether the first backward is running. Nodes ask their own ledger, from whatever thread the engine runs them on.
   std::atomic<bool> first{false};
+
+  // Whether a layer ran in float16, whose range the cotangents must then keep to.
+  std::atomic<bool> half{false};
   std::atomic<int64_t> deferred{0}, swept{0}, reentered{0};
 
   // The images whose gradient the first backward returns; a leaf.

@@ -29,6 +29,8 @@ void add_ledger_bindings(py::module_& module) {
       .def_property(
           "first", [](const Ledger& self) { return self.first.load(); },
           [](Ledger& self, bool value) { self.first = value; }, "Whether the first backward is running.")
+      .def_property_readonly(
+          "half", [](const Ledger& self) { return self.half.load(); }, "Whether a layer ran in float16.")
       .def_property_readonly("deferred", [](const Ledger& self) { return self.deferred.load(); })
       .def_property_readonly("swept", [](const Ledger& self) { return self.swept.load(); })
       .def_property_readonly("reentered", [](const Ledger& self) { return self.reentered.load(); })

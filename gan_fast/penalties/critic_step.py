@@ -42,6 +42,8 @@ _LEAST = {torch.float64: 2.0**-200, torch.float16: 2.0**-20}
 # In float16 the cotangents' sum is brought to this power of two, exactly, and the gradients back: large enough that
 # the images' gradients do not underflow, small enough that weights' gradients, which sum over samples, do not overflow.
 _HALF_COTANGENT = 8
+# Loss cotangents below this share of the penalty's weight count as vanishing; their floor then goes by the weight.
+_VANISHING, _HALF_WEIGHT = 2.0**-4, 2.0**-4
 
 
 def critic_backward(
@@ -261,7 +263,8 @@ class _Step:
         if not one_logit_each(logits, n + m):
             raise ValueError(f"the critic gave {describe_logits(logits)} for {n + m} images; expected one logit each")
         stats, c = self._cotangents(logits.detach(), n)
-        s, factor = self._seeds(c, logits.dtype, with_images)
+        dtype = torch.float16 if ledger.half else logits.dtype
+        s, factor = self._seeds(c, dtype, max(self.r1 / n, self.r2 / m), with_images)
         wanted = [images, *self.parameters] if with_images else self.parameters
         ledger.first = self.penalised
         try:
@@ -315,14 +318,21 @@ class _Step:
             value = self.generator_loss.generator(fake=fake, real=logits[:n])  # type: ignore[union-attr]
         return value.detach(), torch.autograd.grad(value, fake)[0].flatten()
 
-    def _seeds(self, c: Tensor, dtype: torch.dtype, divided_by: bool) -> tuple[Tensor, Tensor | float]:
-        """Cotangents `[N + M]` that the logits' dtype holds, not zero where they are divided by, and their factor."""
+    def _seeds(self, c: Tensor, dtype: torch.dtype, weight: float, divided_by: bool) -> tuple[Tensor, Tensor | float]:
+        """Cotangents `[N + M]` that the narrowest dtype holds, not zero where they are divided by, and their factor.
+
+        The second backward's are weight / s: in float16, where the loss's cotangents all but vanish beside the
+        penalty's (a hinge that every logit has passed), those set the size.
+        """
         if not divided_by and dtype != torch.float16:
             return c, 1.0
         largest = c.abs().max().clamp_min(_LEAST.get(dtype, 2.0**-30))
         factor: Tensor | float = 1.0
         if dtype == torch.float16:
-            exponent = torch.frexp(torch.maximum(c.abs().sum(), largest)).exponent
+            vanishing = largest < weight * _VANISHING
+            largest = torch.where(vanishing, weight * _HALF_WEIGHT, largest)
+            total = torch.where(vanishing, weight * len(c), c.abs().sum())
+            exponent = torch.frexp(torch.maximum(total, largest)).exponent
             factor = torch.ldexp(torch.ones_like(largest), _HALF_COTANGENT - exponent)
         if divided_by:
             least = largest * _FLOOR.get(dtype, 2.0**-40)

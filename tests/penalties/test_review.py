@@ -226,3 +226,41 @@ def test_look_under_another_default_device_and_with_containers() -> None:
     with torch.device("meta"):
         gradients(critic, "shared")
     assert critic.between.seen == [8] and critic.between.counts == {8: 1}
+
+
+@pytest.mark.parametrize("convert", [True, False], ids=["float logits", "half logits"])
+def test_saturated_hinge_under_half_autocast(convert: bool) -> None:
+    """Every cotangent of the loss is zero; float16 inside the critic must neither lose nor overflow the penalty's."""
+
+    class Passed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(2, 8, 3, 2, 1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(128, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.body(x)
+            sure = 100 * x[:, 0, 0, :1].sign()
+            return y.float() + sure if convert else y + sure.to(y)
+
+    torch.manual_seed(0)
+    critic = Passed()
+    real = torch.randn(8, 2, 8, 8).abs()
+    found = []
+    for dtype, half, plan in ((torch.float64, False, "autograd"), (torch.float32, True, "shared")):
+        critic.zero_grad()
+        critic.to(dtype)
+        images, loss = real.to(dtype), losses.HingeLoss()
+        with torch.autocast("cpu", torch.float16, enabled=half):
+            penalties.critic_backward(critic, real=images, fake=-images, loss=loss, r1=10.0, r2=5.0, plan=plan)
+        found.append(torch.cat([p.grad.double().flatten() for p in critic.parameters()]))
+    assert (found[1] - found[0]).norm() < 0.02 * found[0].norm()
+
+
+def test_batch_size_in_the_logits_is_seen_in_half_precision() -> None:
+    class Mean(Inside):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) / len(x)
+
+    for dtype in (torch.bfloat16, torch.float16):
+        with pytest.raises(ValueError, match="two calls"):
+            gradients(Mean().to(dtype), "shared")
