@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gan_fast import _C
 from gan_fast._modes import use_reference
@@ -171,6 +172,7 @@ class _Step:
     """One critic's step."""
 
     weights: dict[str, Any]
+    leaves: list[GradientEdge]
 
     def __init__(
         self,
@@ -206,6 +208,7 @@ class _Step:
                 )
             return self._traced(scale)
         factor: float | Tensor
+        self.leaves = [get_gradient_edge(p) for p in self.parameters]
         with self._as_modules_run():
             reason = "" if plan == "autograd" else self._why_not_shared(plan)
             if plan == "autograd" or reason:
@@ -265,7 +268,7 @@ class _Step:
         stats, c = self._cotangents(logits.detach(), n)
         dtype = torch.float16 if ledger.half else logits.dtype
         s, factor = self._seeds(c, dtype, max(self.r1 / n, self.r2 / m), with_images)
-        wanted = [images, *self.parameters] if with_images else self.parameters
+        wanted: list[Tensor | GradientEdge] = [images, *self.leaves] if with_images else [*self.leaves]
         ledger.first = self.penalised
         try:
             first = _gradients([logits], wanted, [s.to(logits.dtype).view_as(logits)], create_graph=self.penalised)
@@ -291,12 +294,12 @@ class _Step:
             gradients = [None if d is None else d.detach() for d in gradients]
         if G.requires_grad:  # not so where the critic is linear in its images without a parameter
             keep = ledger.has_computed_weights
-            second = _gradients([G], self.parameters, [seed], retain_graph=keep)
+            second = _gradients([G], self.leaves, [seed], retain_graph=keep)
             gradients = _add(gradients, second)
         debts = ledger.sweep()
         if debts:
             weights, owed = zip(*debts, strict=True)
-            gradients = _add(gradients, _gradients(weights, self.parameters, owed))
+            gradients = _add(gradients, _gradients(weights, self.leaves, owed))
         return stats._replace(debts=Debts(ledger.deferred, ledger.swept, ledger.reentered)), gradients, factor
 
     def _cotangents(self, logits: Tensor, n: int) -> tuple[CriticStats, Tensor]:
@@ -351,7 +354,7 @@ class _Step:
             weights.first_call_done()
             fake_logits = self._score(fake, self.kwargs[1])
             total, stats = self._total(real, fake, real_logits, fake_logits)
-            gradients = _gradients([total], self.parameters, [torch.ones_like(total)])
+            gradients = _gradients([total], self.leaves, [torch.ones_like(total)])
         return stats, gradients, 1.0
 
     def _traced(self, scale: float | Tensor) -> CriticStats:
@@ -419,11 +422,11 @@ def _lean_layers() -> contextlib.AbstractContextManager[Any]:
 
 
 def _gradients(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], **how: bool
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor | GradientEdge], cotangents: Sequence[Tensor], **how: bool
 ) -> list[Tensor | None]:
     """autograd.grad, with the layers of the forward pass for what is recomputed."""
     if torch.compiler.is_compiling():
-        return list(torch.autograd.grad(outputs, inputs, cotangents, **{"allow_unused": True, **how}))
+        return list(torch.autograd.grad(outputs, inputs, cotangents, **{"allow_unused": True, **how}))  # type: ignore[arg-type]
     with _lean_layers():
         return list(gradients_with_modes(outputs, inputs, cotangents, **how))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from gan_fast import ops
@@ -68,7 +69,7 @@ class Lean(TorchFunctionMode):
 
 def gradients(
     outputs: Sequence[torch.Tensor],
-    inputs: Sequence[torch.Tensor],
+    inputs: Sequence[torch.Tensor | GradientEdge],
     cotangents: Sequence[torch.Tensor],
     *,
     create_graph: bool = False,
@@ -79,10 +80,9 @@ def gradients(
 
     A checkpointed critic runs its forward again in there, and must run the same functions.
     """
-    edge = torch.autograd.graph.get_gradient_edge
     return torch.autograd.grad(
-        [edge(x) for x in outputs],
-        [edge(x) for x in inputs],
+        [get_gradient_edge(x) for x in outputs],
+        [get_gradient_edge(x) if isinstance(x, torch.Tensor) else x for x in inputs],
         cotangents,
         create_graph=create_graph,
         retain_graph=retain_graph,
