@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.utils._pytree import tree_leaves
 
 Kwargs = Mapping[str, Any]
 _said: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
@@ -113,6 +114,11 @@ def both(real: Kwargs, fake: Kwargs, n_real: int, n_fake: int) -> dict[str, Any]
                 raise ValueError(
                     f"critic_kwargs[{name!r}] has {len(left)} rows, but there are {n_real} real and {n_fake} fake "
                     "images: give a pair of mappings, for real and for fake"
+                )
+            if any(_per_sample(each, n_real) for each in tree_leaves(left)) and not isinstance(left, Tensor):
+                raise ValueError(
+                    f"critic_kwargs[{name!r}] is a {type(left).__name__} that holds tensors with one row a sample, "
+                    "which one call cannot put together: give them as arguments of their own, or use plan='autograd'"
                 )
             together[name] = left
         else:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from gan_fast.penalties._critics import Kwargs, both, rows_of
 from gan_fast.penalties.lean import gradients
@@ -111,11 +112,16 @@ def _which(function: Any) -> _Key:
     """What tells one augmentation from another: of functions made anew for each call, their code and what it names."""
     if not inspect.isfunction(function):
         return _who(function)
-    code, named = function.__code__, function.__globals__
-    held = [named.get(name) for name in code.co_names]
+    return (function.__code__, *map(_who, _named_by(function)))
+
+
+def _named_by(function: Any) -> list[Any]:
+    """What a function's code can name: globals, what it closes over, defaults."""
+    if not inspect.isfunction(function):
+        return []
+    held = [function.__globals__.get(name) for name in function.__code__.co_names]
     held += [c.cell_contents for c in function.__closure__ or () if c != types.CellType()]
-    held += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    return (code, *map(_who, held))
+    return [*held, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
 
 
 def _who(thing: Any) -> _Key:
@@ -179,6 +185,14 @@ class _Bench:
         self.buffers = {f"critic.{name}": b for name, b in critic.named_buffers()}
         self.stateful = [critic, *([augment] if isinstance(augment, nn.Module) else [])]
 
+    def _generators(self, kwargs: Kwargs) -> list[torch.Generator]:
+        """Random streams of their own, where critic, arguments and augmentation hold them."""
+        augment = self.trial.__dict__["augment"]
+        owners = [augment, getattr(augment, "__self__", None), *(m for s in self.stateful for m in s.modules())]
+        held = [*tree_leaves(dict(kwargs)), *_named_by(augment)]
+        held += [value for owner in owners for value in getattr(owner, "__dict__", {}).values()]
+        return [value for value in held if isinstance(value, torch.Generator)]
+
     def run(self, images: Tensor, kwargs: Kwargs, directions: list[Tensor]) -> tuple[Any, list[Tensor], bool]:
         """Logits, gradients, and whether anything was drawn at random."""
         with contextlib.ExitStack() as stack:
@@ -186,11 +200,12 @@ class _Bench:
                 stack.enter_context(_attributes_kept(module))
             for module in self.stateful[1:]:
                 stack.enter_context(_buffers_kept(module))
-            stack.enter_context(_random_kept(images.device))
-            before = _random_state(images.device)
+            generators = self._generators(kwargs)
+            stack.enter_context(_random_kept(images.device, generators))
+            before = _random_state(images.device, generators)
             state = {**self.parameters, **{name: b.clone() for name, b in self.buffers.items()}}
             logits, gradients = torch.func.functional_call(self.trial, state, (images, kwargs, directions))
-            return logits, gradients, not _same(before, _random_state(images.device))
+            return logits, gradients, not _same(before, _random_state(images.device, generators))
 
 
 def _examine(
@@ -280,10 +295,9 @@ def _perturbed(parameter: Tensor, scale: float, noise: torch.Generator) -> Tenso
 
 @contextlib.contextmanager
 def _attributes_kept(module: nn.Module) -> Iterator[None]:
-    """Attributes of all submodules are put back, what lists, dicts and sets hold, and where generators were."""
+    """Attributes of all submodules are put back, and what lists, dicts and sets among them hold."""
     before = [(m, dict(m.__dict__)) for m in module.modules()]
     held = [(v, copy.copy(v)) for _, d in before for v in d.values() if type(v) in (list, dict, set)]
-    states = [(v, v.get_state()) for _, d in before for v in d.values() if isinstance(v, torch.Generator)]
     try:
         yield
     finally:
@@ -293,8 +307,6 @@ def _attributes_kept(module: nn.Module) -> Iterator[None]:
         for container, contents in held:
             container.clear()
             (container.extend if isinstance(container, list) else container.update)(contents)
-        for generator, state in states:
-            generator.set_state(state)
 
 
 @contextlib.contextmanager
@@ -308,17 +320,19 @@ def _buffers_kept(module: nn.Module) -> Iterator[None]:
                 b.detach().copy_(value)
 
 
-def _random_state(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
+def _random_state(device: torch.device, generators: list[torch.Generator]) -> list[Tensor]:
+    states = [torch.get_rng_state(), *(g.get_state() for g in generators)]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
     return states
 
 
-def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
+def _set_random_state(device: torch.device, generators: list[torch.Generator], states: list[Tensor]) -> None:
     torch.set_rng_state(states[0])
+    for generator, state in zip(generators, states[1:], strict=False):
+        generator.set_state(state)
     if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)
+        torch.cuda.set_rng_state(states[-1], device)
 
 
 def _same(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -326,12 +340,12 @@ def _same(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 @contextlib.contextmanager
-def _random_kept(device: torch.device) -> Iterator[None]:
-    """torch's streams, Python's and NumPy's are put back."""
-    before, python, arrays = _random_state(device), random.getstate(), numpy.random.get_state()
+def _random_kept(device: torch.device, generators: list[torch.Generator]) -> Iterator[None]:
+    """torch's streams, these, Python's and NumPy's are put back."""
+    before, python, arrays = _random_state(device, generators), random.getstate(), numpy.random.get_state()
     try:
         yield
     finally:
-        _set_random_state(device, before)
+        _set_random_state(device, generators, before)
         random.setstate(python)
         numpy.random.set_state(arrays)

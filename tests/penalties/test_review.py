@@ -264,3 +264,25 @@ def test_batch_size_in_the_logits_is_seen_in_half_precision() -> None:
     for dtype in (torch.bfloat16, torch.float16):
         with pytest.raises(ValueError, match="two calls"):
             gradients(Mean().to(dtype), "shared")
+
+
+def test_generators_outside_the_critic_are_kept() -> None:
+    critic, stream = Inside(), torch.Generator()
+    before = stream.get_state()
+
+    def augment(x: Tensor) -> Tensor:
+        return x * torch.rand(len(x), 1, 1, 1, generator=stream, dtype=x.dtype)
+
+    x = torch.randn(4, 2, 8, 8, dtype=torch.float64)
+    assert _mixing.why_not_shared(critic, x, x + 1, ({}, {}), augment, None) == ""
+    assert torch.equal(stream.get_state(), before)
+
+
+def test_rows_inside_a_list_take_the_autograd_plan() -> None:
+    class Conditional(Inside):
+        def forward(self, x: Tensor, conditions: list[Tensor]) -> Tensor:
+            return super().forward(x) * conditions[0]
+
+    options = {"critic_kwargs": {"conditions": [torch.randn(4, 1, dtype=torch.float64)]}}
+    with pytest.warns(UserWarning, match="holds tensors with one row"):
+        assert_same(Conditional(), "auto", **options)
