@@ -89,12 +89,13 @@ def penalised(score: Callable[..., Tensor], images: Tensor, *parameters: Tensor)
     return list(torch.autograd.grad(g.square().sum() + logits.sum(), parameters))
 
 
-def test_a_compiled_region_with_a_penalty_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._dynamo.config, "trace_autograd_ops", True)
+def test_a_compiled_region_with_a_penalty_is_right() -> None:
     arguments = x(3, 4, 8, 8), x(6, 2, 3, 3), x(1, 24)
     compiled = torch.compile(lambda *a: penalised(critic(ops), *a), fullgraph=True, backend="aot_eager")
     expected = penalised(critic(F), *arguments)
-    for got, want in zip(compiled(*arguments), expected, strict=True):
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        found = compiled(*arguments)
+    for got, want in zip(found, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
 
 
