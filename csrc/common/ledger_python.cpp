@@ -23,7 +23,7 @@ void add_ledger_bindings(py::module_& module) {
             }
             Ledger::set_current(self);
           },
-          "Layers run on this thread from now on belong to this ledger. `images` is the leaf that gradients are asked of.")
+          "Layers run on this thread from now on belong to this ledger; `images` is the leaf whose gradient is asked.")
       .def_static(
           "detach", [] { Ledger::set_current({}); }, "Layers run on this thread from now on belong to none.")
       .def_property(
