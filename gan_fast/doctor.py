@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import gan_fast
-from gan_fast import _C, _build, losses, nvrtc, penalties
+from gan_fast import _C, _build, losses, nvrtc, ops, penalties
 
 # Every op, with the folder of csrc/ that holds it: the name of its device code.
 OPS = {
@@ -33,6 +33,9 @@ OPS = {
     "gradient_penalty": "gradient_penalty",
     "gradient_penalty_backward": "gradient_penalty",
 }
+
+# Layers whose values torch computes on every device, and whose gradients to any order are put together in C++.
+LEAN = ("convolution", "linear", "leaky_relu", "avg_pool", "max_pool")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,7 @@ def serving() -> list[Serving]:
             rows.append(Serving(op, "cpu", "reference", "no CPU kernel is registered"))
         rows.append(Serving(op, "cuda", *_cuda(name, source, info)))
         rows.append(Serving(op, "other", "reference", "kernels are for CPU and CUDA; plain PyTorch elsewhere"))
+    rows += [Serving(op, "any", "torch's own products", "gan_fast is the gradients around them") for op in LEAN]
     return rows
 
 
@@ -159,6 +163,16 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
         name = "gradient penalty, one-sided" if one_sided else "gradient penalty"
         penalty = functools.partial(penalties.gradient_penalty, one_sided=one_sided)
         yield name, lambda w, f=penalty: f(functools.partial(linear, w), w.detach(), w.detach()), [real]
+
+    def second_order(weight: Tensor) -> Tensor:
+        """Half the squared image gradient of a strided grouped convolution, a leaky ReLU and a pooling."""
+        images = (torch.arange(4 * 6 * 9 * 9).view(4, 6, 9, 9) % 17 - 8.0).to(weight).requires_grad_()
+        kernel = weight.flatten()[: 4 * 3 * 9].view(4, 3, 3, 3) / 16
+        y = ops.avg_pool2d(ops.leaky_relu(ops.conv2d(images, kernel, stride=2, padding=1, groups=2), 0.2), 2)
+        (g,) = torch.autograd.grad(y.sum(), images, create_graph=True)
+        return g.square().sum() / 2
+
+    yield "R1 of layers", second_order, [real]
 
 
 def check() -> list[Check]:

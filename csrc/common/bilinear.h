@@ -141,6 +141,9 @@ struct Bilinear : torch::autograd::Function<Bilinear<Map>> {
     ctx->saved_data["bias"] = bias.has_value() && bias->defined();
     if (const LedgerPtr ledger = Ledger::current()) {
       hold(ctx, "ledger", ledger);
+      if (x.scalar_type() == at::kHalf) {
+        ledger->half = true;
+      }
     }
     const at::AutoDispatchBelowADInplaceOrView guard;
     return Map::forward(x, w, bias, config);
@@ -161,7 +164,9 @@ struct Bilinear : torch::autograd::Function<Bilinear<Map>> {
     if (ledger && !first) {
       ++ledger->reentered;
     }
-    if (first && ctx->needs_input_grad(0) && ctx->needs_input_grad(1)) {
+    // Where no graph is recorded, a backward inside another node's backward is running, which wants its own answer.
+    if (first && at::GradMode::is_enabled() && ctx->needs_input_grad(0) && ctx->needs_input_grad(1) &&
+        ledger->may_wait(w)) {
       auto debt = c10::make_intrusive<Debt>();
       debt->dy = dy.detach();
       debt->x = x.detach();

@@ -1,8 +1,10 @@
 #include "common/ledger.h"
 
 #include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <unordered_set>
 
 namespace gan_fast {
 namespace {
@@ -21,6 +23,31 @@ LedgerPtr Ledger::current() {
 
 void Ledger::set_current(LedgerPtr ledger) {
   current_ledger = std::move(ledger);
+}
+
+void Ledger::set_images(const Tensor& images) {
+  images_ = images;
+}
+
+bool Ledger::may_wait(const Tensor& w) const {
+  using torch::autograd::Node;
+  const auto images = torch::autograd::impl::grad_accumulator(images_);
+  std::vector<Node*> next{w.grad_fn().get()};
+  std::unordered_set<Node*> seen{nullptr};
+  while (!next.empty()) {
+    Node* const node = next.back();
+    next.pop_back();
+    if (!seen.insert(node).second) {
+      continue;
+    }
+    if (node == images.get()) {
+      return false;
+    }
+    for (const auto& edge : node->next_edges()) {
+      next.push_back(edge.function.get());
+    }
+  }
+  return true;
 }
 
 DebtPtr Ledger::open(DebtPtr debt) {

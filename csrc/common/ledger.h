@@ -3,6 +3,7 @@
 // In the first backward of the step, seeded at the logits, a bilinear layer y = A(x; w) that must return dx leaves its
 // dw = A*(x, dy) out and opens a debt. The double backward of the penalty brings the same layer the tangent t of dx and
 // pays A*(x + t, dy): the loss's gradient and the penalty's in one product. What it does not reach is swept afterwards.
+// A weight that is itself computed from the images carries part of their gradient, so it cannot wait.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -41,7 +42,16 @@ class Ledger : public torch::CustomClassHolder {
 
   // Whether the first backward is running. Nodes ask their own ledger, from whatever thread the engine runs them on.
   std::atomic<bool> first{false};
+
+  // Whether a layer ran in float16, whose range the cotangents must then keep to.
+  std::atomic<bool> half{false};
   std::atomic<int64_t> deferred{0}, swept{0}, reentered{0};
+
+  // The images whose gradient the first backward returns; a leaf.
+  void set_images(const Tensor& images);
+
+  // Whether the gradient of `w` may be computed after the first backward: not if it flows on to the images.
+  bool may_wait(const Tensor& w) const;
 
   DebtPtr open(DebtPtr debt);
 
@@ -53,6 +63,7 @@ class Ledger : public torch::CustomClassHolder {
 
  private:
   std::mutex mutex_;
+  Tensor images_;
   std::vector<DebtPtr> debts_;
 };
 

@@ -20,6 +20,6 @@ def serves(*tensors: Tensor | None) -> bool:
         # under the compiler tensors are of its own classes, and what is fake there is plain later
         if not (type(x) in _PLAIN or torch.compiler.is_compiling()):
             return False
-        if not x.is_floating_point() or x.layout != torch.strided:
+        if not x.is_floating_point() or x.layout != torch.strided or x.is_nested:
             return False
     return True

@@ -16,6 +16,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     `input` is `[..., I]`, `weight` `[O, I]`; arguments, result and errors are torch's. Any order of gradient.
     """
-    if input.dim() < 2 or weight.dim() != 2 or not serves(input, weight, bias):
+    plain = serves(input, weight, bias) and input.dim() >= 2 and weight.dim() == 2
+    if not plain or (bias is not None and bias.dim() > 1):  # torch adds a bias of more dimensions too
         return F.linear(input, weight, bias)
     return _linear(input, weight, bias)

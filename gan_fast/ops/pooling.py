@@ -16,6 +16,8 @@ from gan_fast.ops._serves import serves
 Size = Any  # as torch takes it: a number, or a sequence of one or two
 _avg_pool = torch.ops.gan_fast.avg_pool.default
 _max_pool = torch.ops.gan_fast.max_pool.default
+_torch_max_pool1d: Any = F.max_pool1d
+_torch_max_pool2d: Any = F.max_pool2d
 
 
 def _pair(value: Size) -> list[int]:
@@ -29,7 +31,7 @@ def _row(value: Size, rest: int) -> list[int]:
 def avg_pool2d(
     input: Tensor,
     kernel_size: Size,
-    stride: Size | None = None,
+    stride: Size = None,
     padding: Size = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
@@ -46,7 +48,7 @@ def avg_pool2d(
 def avg_pool1d(
     input: Tensor,
     kernel_size: Size,
-    stride: Size | None = None,
+    stride: Size = None,
     padding: Size = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
@@ -63,7 +65,7 @@ def avg_pool1d(
 def max_pool2d(
     input: Tensor,
     kernel_size: Size,
-    stride: Size | None = None,
+    stride: Size = None,
     padding: Size = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
@@ -71,7 +73,7 @@ def max_pool2d(
 ) -> Any:
     """`torch.nn.functional.max_pool2d` of `[N, C, H, W]` with a lean double backward."""
     if input.dim() != 4 or not serves(input):
-        return F.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        return _torch_max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     kernel = _pair(kernel_size)
     steps = _pair(stride) if stride is not None and stride != [] and stride != () else kernel
     y, indices = _max_pool(input, kernel, steps, _pair(padding), _pair(dilation), ceil_mode)
@@ -81,7 +83,7 @@ def max_pool2d(
 def max_pool1d(
     input: Tensor,
     kernel_size: Size,
-    stride: Size | None = None,
+    stride: Size = None,
     padding: Size = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
@@ -89,7 +91,7 @@ def max_pool1d(
 ) -> Any:
     """`torch.nn.functional.max_pool1d` of `[N, C, L]` with a lean double backward."""
     if input.dim() != 3 or not serves(input):
-        return F.max_pool1d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        return _torch_max_pool1d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     kernel = _row(kernel_size, 1)
     steps = _row(stride, 1) if stride is not None and stride != [] and stride != () else kernel
     y, indices = _max_pool(input.unsqueeze(2), kernel, steps, _row(padding, 0), _row(dilation, 1), ceil_mode)
@@ -101,8 +103,8 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     if input.dim() == 4 and serves(input):
         wanted = _pair(output_size) if isinstance(output_size, int) else list(output_size)
         sides = list(input.shape[2:])
-        out = [side if size is None else size for side, size in zip(sides, wanted, strict=True)]
-        if all(o > 0 and side % o == 0 and side > 0 for side, o in zip(sides, out, strict=True)):
+        out = [side if size is None else size for side, size in zip(sides, wanted, strict=False)]
+        if len(wanted) == 2 and all(o > 0 and side % o == 0 and side > 0 for side, o in zip(sides, out, strict=True)):
             return avg_pool2d(input, [side // o for side, o in zip(sides, out, strict=True)])
     return F.adaptive_avg_pool2d(input, output_size)
 

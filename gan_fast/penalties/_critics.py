@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import sys
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.utils._pytree import tree_leaves
 
 Kwargs = Mapping[str, Any]
 _said: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
@@ -33,27 +36,40 @@ def say_once(critic: nn.Module, message: str) -> None:
         warnings.warn(message, UserWarning, stacklevel=4)
 
 
+@functools.cache
+def _is_sharded(kind: Hashable) -> bool:
+    mro: tuple[type, ...] = getattr(kind, "__mro__", ())
+    return any(base.__name__ in ("FullyShardedDataParallel", "FSDPModule") for base in mro)
+
+
+def _optimized_module() -> type[nn.Module] | tuple[()]:
+    """What torch.compile makes of a module; nothing where torch.compile was never imported, which takes a second."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    return dynamo.OptimizedModule if dynamo else ()
+
+
 def unwrap(critic: nn.Module) -> Unwrapped:
     """Look through torch.compile and DistributedDataParallel. Raises TypeError for FSDP and what is not a module."""
     group = None
     compiled = False
+    optimized = _optimized_module()
     while True:
         if not isinstance(critic, nn.Module):
             raise TypeError(f"critic is a {type(critic).__name__}; expected a torch.nn.Module, or a list of them")
         if isinstance(critic, nn.parallel.DistributedDataParallel):
             group, critic = critic.process_group, critic.module
-        elif isinstance(critic, torch._dynamo.eval_frame.OptimizedModule):
-            compiled, critic = True, critic._orig_mod
+        elif isinstance(critic, optimized):
+            compiled, critic = True, cast(nn.Module, critic._orig_mod)
         else:
             break
     for module in critic.modules():
-        if any(base.__name__ in ("FullyShardedDataParallel", "FSDPModule") for base in type(module).__mro__):
+        kind: Any = type(module)
+        if _is_sharded(kind):
             raise TypeError(
                 "critic is sharded by FSDP, whose hooks do not survive a double backward: wrap it in "
                 "DistributedDataParallel, or train it unwrapped"
             )
-        compiled = compiled or module._compiled_call_impl is not None
-        compiled = compiled or isinstance(module, torch._dynamo.eval_frame.OptimizedModule)
+        compiled = compiled or module._compiled_call_impl is not None or isinstance(module, optimized)
     if compiled:
         say_once(
             critic,
@@ -98,6 +114,11 @@ def both(real: Kwargs, fake: Kwargs, n_real: int, n_fake: int) -> dict[str, Any]
                 raise ValueError(
                     f"critic_kwargs[{name!r}] has {len(left)} rows, but there are {n_real} real and {n_fake} fake "
                     "images: give a pair of mappings, for real and for fake"
+                )
+            if any(_per_sample(each, n_real) for each in tree_leaves(left)) and not isinstance(left, Tensor):
+                raise ValueError(
+                    f"critic_kwargs[{name!r}] is a {type(left).__name__} that holds tensors with one row a sample, "
+                    "which one call cannot put together: give them as arguments of their own, or use plan='autograd'"
                 )
             together[name] = left
         else:

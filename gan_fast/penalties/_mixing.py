@@ -3,7 +3,8 @@
 The shared plan calls the critic once on cat(real, fake) and divides each sample's gradient by its own factor. That is
 exact if no logit depends on another sample. It is tried, not assumed:
 
-    signs     grad_x(sum r_i o_i) = r_i grad_x(sum o_i)_i  for random signs r     no derivative crosses samples
+    signs     grad_x(sum r_i o_i) = r_i grad_x(sum o_i)_i  for random r_i = +-2^k     no derivative crosses samples, and
+              every backward is linear, as of functions and hooks that clamp what passes it is not
     company   o_i stays when the other samples and their arguments are exchanged  no value crosses, detached or not
     apart     o(cat(real, fake)) = o(real), o(fake)       where the critic draws nothing at random
 
@@ -14,7 +15,10 @@ parameters, buffers, module attributes, `.grad` and random streams are as before
 from __future__ import annotations
 
 import contextlib
+import copy
+import inspect
 import random
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,13 +26,17 @@ from typing import Any
 import numpy
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from gan_fast.penalties._critics import Kwargs, both, rows_of
+from gan_fast.penalties.lean import gradients
 
 # Each sample's arithmetic is the same in both runs of a test, so that they agree to the last bit where a backend is
 # deterministic; this many roundings are left for those that are not.
 _ROUNDINGS = 64
+_COARSEST = 2.0**-3  # however many roundings, half precision must show what doubles with the batch
 _SIGNS = 3
+_POWERS = 2  # k from -2 to 2: exact, and far from overflow
 
 _Key = tuple[Any, ...]
 
@@ -71,7 +79,7 @@ def why_not_shared(
     verdicts = _known.setdefault(critic, _Verdicts())
     if not verdicts.fit(critic):
         verdicts.start(critic)
-    key = (real.shape, fake.shape, real.dtype, *map(_describe, kwargs), id(augment) if augment else None)
+    key = (real.shape, fake.shape, real.dtype, *map(_describe, kwargs), _which(augment))
     if key not in verdicts.found:
         reason = _look(critic, real, fake, kwargs, augment)
         if group is not None:
@@ -81,6 +89,49 @@ def why_not_shared(
                 reason = "another process found that its samples mix"
         verdicts.found[key] = reason
     return verdicts.found[key]
+
+
+class _Same:
+    """An object, compared by identity while it lives: another that later gets its address is another."""
+
+    def __init__(self, thing: Any) -> None:
+        self._hash = id(thing)
+        try:
+            self._thing: Callable[[], Any] = weakref.ref(thing)
+        except TypeError:  # lists and the like are kept instead, so that none gets their address
+            self._thing = lambda: thing
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._thing() is not None and self._thing() is other._thing()
+
+
+def _which(function: Any) -> _Key:
+    """What tells one augmentation from another: of functions made anew for each call, their code and what it names."""
+    if not inspect.isfunction(function):
+        return _who(function)
+    return (function.__code__, *map(_who, _named_by(function)))
+
+
+def _named_by(function: Any) -> list[Any]:
+    """What a function's code can name: globals, what it closes over, defaults."""
+    if not inspect.isfunction(function):
+        return []
+    held = [function.__globals__.get(name) for name in function.__code__.co_names]
+    held += [c.cell_contents for c in function.__closure__ or () if c != types.CellType()]
+    return [*held, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+
+
+def _who(thing: Any) -> _Key:
+    if inspect.ismethod(thing):
+        return (thing.__func__, _Same(thing.__self__))
+    if thing is None or isinstance(thing, (bool, str)):
+        return (thing,)
+    if isinstance(thing, (int, float)):
+        return (bool(thing),)  # a strength that grows is no other augmentation, but one that was zero is
+    return (_Same(thing),)
 
 
 def _describe(kwargs: Kwargs) -> tuple[Any, ...]:
@@ -119,9 +170,8 @@ class _Trial(nn.Module):
         if not directions or not one_logit_each(logits, len(images)) or not logits.requires_grad:
             return logits, []
         flat = logits.flatten()
-        return logits.detach(), [
-            torch.autograd.grad(flat, images, d.to(flat), retain_graph=True)[0] for d in directions
-        ]
+        found = [gradients([flat], [images], [d.to(flat)], retain_graph=True)[0] for d in directions]
+        return logits.detach(), [g for g in found if g is not None]
 
 
 class _Bench:
@@ -135,6 +185,14 @@ class _Bench:
         self.buffers = {f"critic.{name}": b for name, b in critic.named_buffers()}
         self.stateful = [critic, *([augment] if isinstance(augment, nn.Module) else [])]
 
+    def _generators(self, kwargs: Kwargs) -> list[torch.Generator]:
+        """Random streams of their own, where critic, arguments and augmentation hold them."""
+        augment = self.trial.__dict__["augment"]
+        owners = [augment, getattr(augment, "__self__", None), *(m for s in self.stateful for m in s.modules())]
+        held = [*tree_leaves(dict(kwargs)), *_named_by(augment)]
+        held += [value for owner in owners for value in getattr(owner, "__dict__", {}).values()]
+        return [value for value in held if isinstance(value, torch.Generator)]
+
     def run(self, images: Tensor, kwargs: Kwargs, directions: list[Tensor]) -> tuple[Any, list[Tensor], bool]:
         """Logits, gradients, and whether anything was drawn at random."""
         with contextlib.ExitStack() as stack:
@@ -142,11 +200,12 @@ class _Bench:
                 stack.enter_context(_attributes_kept(module))
             for module in self.stateful[1:]:
                 stack.enter_context(_buffers_kept(module))
-            stack.enter_context(_random_kept(images.device))
-            before = _random_state(images.device)
+            generators = self._generators(kwargs)
+            stack.enter_context(_random_kept(images.device, generators))
+            before = _random_state(images.device, generators)
             state = {**self.parameters, **{name: b.clone() for name, b in self.buffers.items()}}
             logits, gradients = torch.func.functional_call(self.trial, state, (images, kwargs, directions))
-            return logits, gradients, not _same(before, _random_state(images.device))
+            return logits, gradients, not _same(before, _random_state(images.device, generators))
 
 
 def _examine(
@@ -159,15 +218,16 @@ def _examine(
     except ValueError as error:
         return str(error), True
     images = torch.cat([real, fake]).requires_grad_()
-    signs = [torch.randint(0, 2, (n + m,), generator=noise) * 2.0 - 1 for _ in range(_SIGNS)]
-    signs = [r.to(real.device) for r in signs]
-    logits, gradients, drew = bench.run(images, together, [torch.ones_like(signs[0]), *signs])
+    signs = [_signed_powers(n + m, noise).to(real.device) for _ in range(_SIGNS)]
+    logits, found, drew = bench.run(images, together, [torch.ones_like(signs[0]), *signs, signs[0] * 4])
     if not one_logit_each(logits, n + m):
         return f"its {describe_logits(logits)} are not one logit for each of the {n + m} samples", True
-    if not gradients:
+    if not found:
         return "its logits do not depend on the images", True
-    plain, *signed = gradients
+    plain, *signed, larger = found
     answered = bool(plain.any())
+    if _differ(larger, signed[0] * 4, _ROUNDINGS):
+        return _NOT_LINEAR, True
     for r, g in zip(signs, signed, strict=True):
         if _differ(g, plain * r.to(plain).view(-1, *[1] * (plain.dim() - 1)), _ROUNDINGS):
             return _MIX, True
@@ -186,10 +246,17 @@ def _examine(
 
 
 _MIX = "its samples mix: a logit depends on other samples of the batch, as with batch norm in train mode"
+_NOT_LINEAR = "a function or a hook in it changes gradients by their size, as clamping them does"
+
+
+def _signed_powers(count: int, noise: torch.Generator) -> Tensor:
+    """`[count]` of +-2^k."""
+    sign, power = (torch.randint(0, top, (count,), generator=noise, device="cpu") for top in (2, 2 * _POWERS + 1))
+    return (sign * 2.0 - 1) * torch.exp2(power - float(_POWERS))
 
 
 def _differ(a: Tensor, b: Tensor, roundings: float) -> bool:
-    bound = roundings * torch.finfo(a.dtype).eps * b.abs().max()
+    bound = min(roundings * torch.finfo(a.dtype).eps, _COARSEST) * b.abs().max()
     return not bool((a - b).abs().max() <= bound)
 
 
@@ -222,23 +289,24 @@ def _perturbed(parameter: Tensor, scale: float, noise: torch.Generator) -> Tenso
     if not parameter.is_floating_point():
         return parameter.detach()
     fan_in = parameter[0].numel() if parameter.dim() > 1 and len(parameter) else 100
-    change = torch.randn(parameter.shape, generator=noise) * (scale * max(fan_in, 1) ** -0.5)
+    change = torch.randn(parameter.shape, generator=noise, device="cpu") * (scale * max(fan_in, 1) ** -0.5)
     return (parameter.detach() + change.to(parameter)).requires_grad_(parameter.requires_grad)
 
 
 @contextlib.contextmanager
 def _attributes_kept(module: nn.Module) -> Iterator[None]:
-    """Attributes of all submodules are put back, generators to where they were."""
+    """Attributes of all submodules are put back, and what lists, dicts and sets among them hold."""
     before = [(m, dict(m.__dict__)) for m in module.modules()]
-    states = [(v, v.get_state()) for _, d in before for v in d.values() if isinstance(v, torch.Generator)]
+    held = [(v, copy.copy(v)) for _, d in before for v in d.values() if type(v) in (list, dict, set)]
     try:
         yield
     finally:
         for m, attributes in before:
             m.__dict__.clear()
             m.__dict__.update(attributes)
-        for generator, state in states:
-            generator.set_state(state)
+        for container, contents in held:
+            container.clear()
+            (container.extend if isinstance(container, list) else container.update)(contents)
 
 
 @contextlib.contextmanager
@@ -252,17 +320,19 @@ def _buffers_kept(module: nn.Module) -> Iterator[None]:
                 b.detach().copy_(value)
 
 
-def _random_state(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
+def _random_state(device: torch.device, generators: list[torch.Generator]) -> list[Tensor]:
+    states = [torch.get_rng_state(), *(g.get_state() for g in generators)]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
     return states
 
 
-def _set_random_state(device: torch.device, states: list[Tensor]) -> None:
+def _set_random_state(device: torch.device, generators: list[torch.Generator], states: list[Tensor]) -> None:
     torch.set_rng_state(states[0])
+    for generator, state in zip(generators, states[1:], strict=False):
+        generator.set_state(state)
     if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)
+        torch.cuda.set_rng_state(states[-1], device)
 
 
 def _same(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -270,12 +340,12 @@ def _same(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 @contextlib.contextmanager
-def _random_kept(device: torch.device) -> Iterator[None]:
-    """torch's streams, Python's and NumPy's are put back."""
-    before, python, arrays = _random_state(device), random.getstate(), numpy.random.get_state()
+def _random_kept(device: torch.device, generators: list[torch.Generator]) -> Iterator[None]:
+    """torch's streams, these, Python's and NumPy's are put back."""
+    before, python, arrays = _random_state(device, generators), random.getstate(), numpy.random.get_state()
     try:
         yield
     finally:
-        _set_random_state(device, before)
+        _set_random_state(device, generators, before)
         random.setstate(python)
         numpy.random.set_state(arrays)

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gan_fast import _C
 from gan_fast._modes import use_reference
@@ -31,6 +32,7 @@ from gan_fast.losses import AdversarialLoss, CriticStats, Debts
 from gan_fast.penalties._critics import OnePowerIteration, Unwrapped, average, both, eager, say_once, sides, unwrap
 from gan_fast.penalties._mixing import describe_logits, one_logit_each, why_not_shared
 from gan_fast.penalties.lean import Lean
+from gan_fast.penalties.lean import gradients as gradients_with_modes
 
 Plan = Literal["auto", "shared", "autograd"]
 Kwargs = Mapping[str, Any]
@@ -41,6 +43,8 @@ _LEAST = {torch.float64: 2.0**-200, torch.float16: 2.0**-20}
 # In float16 the cotangents' sum is brought to this power of two, exactly, and the gradients back: large enough that
 # the images' gradients do not underflow, small enough that weights' gradients, which sum over samples, do not overflow.
 _HALF_COTANGENT = 8
+# Loss cotangents below this share of the penalty's weight count as vanishing; their floor then goes by the weight.
+_VANISHING, _HALF_WEIGHT = 2.0**-4, 2.0**-4
 
 
 def critic_backward(
@@ -168,6 +172,7 @@ class _Step:
     """One critic's step."""
 
     weights: dict[str, Any]
+    leaves: list[GradientEdge]
 
     def __init__(
         self,
@@ -203,6 +208,7 @@ class _Step:
                 )
             return self._traced(scale)
         factor: float | Tensor
+        self.leaves = [get_gradient_edge(p) for p in self.parameters]
         with self._as_modules_run():
             reason = "" if plan == "autograd" else self._why_not_shared(plan)
             if plan == "autograd" or reason:
@@ -215,8 +221,10 @@ class _Step:
         return stats
 
     def _why_not_shared(self, plan: Plan) -> str:
-        args = (self.critic, self.real, self.fake, self.kwargs, self.augment, self.group)
-        reason = why_not_shared(*args)
+        if any(p._backward_hooks for p in self.parameters):
+            reason = "a parameter has a hook, which the shared plan would show the gradient in parts"
+        else:
+            reason = why_not_shared(self.critic, self.real, self.fake, self.kwargs, self.augment, self.group)
         if reason and plan == "shared":
             raise ValueError(
                 f"plan 'shared' does not fit {type(self.critic).__name__}: {reason}. Use plan='autograd' or 'auto'"
@@ -229,19 +237,18 @@ class _Step:
     def _as_modules_run(self) -> Iterator[None]:
         """Uncompiled; attention by products, which alone has a double backward; every backward on this thread.
 
-        On this thread: a checkpointed critic runs its forward again during a backward, and must meet the same modes.
+        On this thread: a checkpointed critic runs its forward again during a backward, and must meet the same layers.
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(eager(self.compiled))
             stack.enter_context(torch.autograd.set_multithreading_enabled(False))
             if self.penalised:
                 stack.enter_context(torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH))
-            if not use_reference():
-                stack.enter_context(Lean())
             yield
 
     def _score(self, images: Tensor, kwargs: Kwargs) -> Any:
-        return self.critic(self.augment(images) if self.augment else images, **kwargs)
+        with _lean_layers():
+            return self.critic(self.augment(images) if self.augment else images, **kwargs)
 
     # ---- the shared plan
 
@@ -251,7 +258,7 @@ class _Step:
         with_images = self.penalised or self.generator_loss is not None
         images.requires_grad_(with_images)
         ledger = _C.Ledger()
-        ledger.attach()
+        ledger.attach(images)
         try:
             logits = self._score(images, both(*self.kwargs, n, m))
         finally:
@@ -259,27 +266,25 @@ class _Step:
         if not one_logit_each(logits, n + m):
             raise ValueError(f"the critic gave {describe_logits(logits)} for {n + m} images; expected one logit each")
         stats, c = self._cotangents(logits.detach(), n)
-        s, factor = self._seeds(c, logits.dtype, with_images)
-        wanted = [images, *self.parameters] if with_images else self.parameters
+        dtype = torch.float16 if ledger.half else logits.dtype
+        s, factor = self._seeds(c, dtype, max(self.r1 / n, self.r2 / m), with_images)
+        wanted: list[Tensor | GradientEdge] = [images, *self.leaves] if with_images else [*self.leaves]
         ledger.first = self.penalised
         try:
-            first = torch.autograd.grad(
-                logits, wanted, s.to(logits.dtype).view_as(logits), create_graph=self.penalised, allow_unused=True
-            )
+            first = _gradients([logits], wanted, [s.to(logits.dtype).view_as(logits)], create_graph=self.penalised)
         finally:
             ledger.first = False
         if not with_images:
-            return stats, list(first), factor
-        G = first[0]
-        gradients: list[Tensor | None] = list(first[1:])
+            return stats, first, factor
+        G, gradients = first[0], first[1:]
+        assert G is not None  # the look found that logits depend on the images
         with torch.no_grad():
             per_sample = (-1, *[1] * (images.dim() - 1))
             s_image = s.view(per_sample)
             g = G.to(s.dtype) / s_image
             if self.generator_loss is not None:
-                stats = stats._replace(
-                    fake_image_grad=g[n:] * self._generator_cotangents(logits.detach(), n).view(per_sample)
-                )
+                value, theirs = self._generator_cotangents(logits.detach(), n)
+                stats = stats._replace(fake_image_grad=g[n:] * theirs.view(per_sample), generator_loss=value)
             if not self.penalised:
                 return stats, gradients, factor
             w = torch.cat([s.new_full((n,), self.r1 / n), s.new_full((m,), self.r2 / m)])
@@ -289,12 +294,12 @@ class _Step:
             gradients = [None if d is None else d.detach() for d in gradients]
         if G.requires_grad:  # not so where the critic is linear in its images without a parameter
             keep = ledger.has_computed_weights
-            second = torch.autograd.grad(G, self.parameters, seed, allow_unused=True, retain_graph=keep)
+            second = _gradients([G], self.leaves, [seed], retain_graph=keep)
             gradients = _add(gradients, second)
         debts = ledger.sweep()
         if debts:
             weights, owed = zip(*debts, strict=True)
-            gradients = _add(gradients, torch.autograd.grad(weights, self.parameters, owed, allow_unused=True))
+            gradients = _add(gradients, _gradients(weights, self.leaves, owed))
         return stats._replace(debts=Debts(ledger.deferred, ledger.swept, ledger.reentered)), gradients, factor
 
     def _cotangents(self, logits: Tensor, n: int) -> tuple[CriticStats, Tensor]:
@@ -316,14 +321,21 @@ class _Step:
             value = self.generator_loss.generator(fake=fake, real=logits[:n])  # type: ignore[union-attr]
         return value.detach(), torch.autograd.grad(value, fake)[0].flatten()
 
-    def _seeds(self, c: Tensor, dtype: torch.dtype, divided_by: bool) -> tuple[Tensor, Tensor | float]:
-        """Cotangents `[N + M]` that the logits' dtype holds, not zero where they are divided by, and their factor."""
+    def _seeds(self, c: Tensor, dtype: torch.dtype, weight: float, divided_by: bool) -> tuple[Tensor, Tensor | float]:
+        """Cotangents `[N + M]` that the narrowest dtype holds, not zero where they are divided by, and their factor.
+
+        The second backward's are weight / s: in float16, where the loss's cotangents all but vanish beside the
+        penalty's (a hinge that every logit has passed), those set the size.
+        """
         if not divided_by and dtype != torch.float16:
             return c, 1.0
         largest = c.abs().max().clamp_min(_LEAST.get(dtype, 2.0**-30))
         factor: Tensor | float = 1.0
         if dtype == torch.float16:
-            exponent = torch.frexp(torch.maximum(c.abs().sum(), largest)).exponent
+            vanishing = largest < weight * _VANISHING
+            largest = torch.where(vanishing, weight * _HALF_WEIGHT, largest)
+            total = torch.where(vanishing, weight * len(c), c.abs().sum())
+            exponent = torch.frexp(torch.maximum(total, largest)).exponent
             factor = torch.ldexp(torch.ones_like(largest), _HALF_COTANGENT - exponent)
         if divided_by:
             least = largest * _FLOOR.get(dtype, 2.0**-40)
@@ -342,8 +354,8 @@ class _Step:
             weights.first_call_done()
             fake_logits = self._score(fake, self.kwargs[1])
             total, stats = self._total(real, fake, real_logits, fake_logits)
-            gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
-        return stats, list(gradients), 1.0
+            gradients = _gradients([total], self.leaves, [torch.ones_like(total)])
+        return stats, gradients, 1.0
 
     def _traced(self, scale: float | Tensor) -> CriticStats:
         """The autograd plan as torch.compile can follow it."""
@@ -361,7 +373,7 @@ class _Step:
         if self.generator_loss is not None:
             constants = real_logits.detach() if isinstance(real_logits, Tensor) else [x.detach() for x in real_logits]
             value = self.generator_loss.generator(fake=fake_logits, real=constants)
-            (image_grad,) = torch.autograd.grad(value, fake, retain_graph=True)
+            (image_grad,) = _gradients([value], [fake], [torch.ones_like(value)], retain_graph=True, allow_unused=False)
             stats = stats._replace(fake_image_grad=image_grad, generator_loss=value.detach())
         values = []
         for logits, images, weight in ((real_logits, real, self.r1), (fake_logits, fake, self.r2)):
@@ -372,7 +384,8 @@ class _Step:
             # float16 gradients of images underflow; a power of two is exact
             boost = 2.0**_HALF_COTANGENT if any(x.dtype == torch.float16 for x in outputs) else 1.0
             ones = [torch.full_like(x, boost) for x in outputs]
-            (g,) = torch.autograd.grad(outputs, images, ones, create_graph=True)
+            (g,) = _gradients(outputs, [images], ones, create_graph=True, allow_unused=False)
+            assert g is not None  # not allowed
             g = g.to(total.dtype) / boost
             penalty = g.square().flatten(1).sum(1).mean() * (weight / 2)
             total = total + penalty
@@ -395,11 +408,27 @@ class _Step:
                 torch._foreach_add_([g for g, _ in there], [d for _, d in there])
             taken: set[int] = set()
             for p, d in found:
-                if p.grad is None:
+                if p.grad is None and d.layout != torch.strided:
+                    p.grad = d
+                elif p.grad is None:
                     # a gradient of its own: autograd may hand one tensor to two parameters
                     memory = d.untyped_storage().data_ptr()
                     p.grad = d.clone() if memory in taken or d._is_view() or 0 in d.stride() else d
                     taken.add(memory)
+
+
+def _lean_layers() -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if use_reference() or torch.compiler.is_compiling() else Lean()
+
+
+def _gradients(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor | GradientEdge], cotangents: Sequence[Tensor], **how: bool
+) -> list[Tensor | None]:
+    """autograd.grad, with the layers of the forward pass for what is recomputed."""
+    if torch.compiler.is_compiling():
+        return list(torch.autograd.grad(outputs, inputs, cotangents, **{"allow_unused": True, **how}))  # type: ignore[arg-type]
+    with _lean_layers():
+        return list(gradients_with_modes(outputs, inputs, cotangents, **how))
 
 
 def _add(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> list[Tensor | None]:

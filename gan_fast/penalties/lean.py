@@ -9,12 +9,13 @@ Values and gradients stay the same; the second order is lean: see `gan_fast.ops`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from gan_fast import ops
@@ -66,6 +67,29 @@ class Lean(TorchFunctionMode):
         return REPLACED.get(func, func)(*args, **(kwargs or {}))
 
 
+def gradients(
+    outputs: Sequence[torch.Tensor],
+    inputs: Sequence[torch.Tensor | GradientEdge],
+    cotangents: Sequence[torch.Tensor],
+    *,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+    allow_unused: bool = True,
+) -> tuple[torch.Tensor | None, ...]:
+    """`torch.autograd.grad`, with the modes that are on now: given tensors, it would switch a `Lean` off meanwhile.
+
+    A checkpointed critic runs its forward again in there, and must run the same functions.
+    """
+    return torch.autograd.grad(
+        [get_gradient_edge(x) for x in outputs],
+        [get_gradient_edge(x) if isinstance(x, torch.Tensor) else x for x in inputs],
+        cotangents,
+        create_graph=create_graph,
+        retain_graph=retain_graph,
+        allow_unused=allow_unused,
+    )
+
+
 class fast_double_backward:
     """Run convolutions, linear layers, ReLU, leaky ReLU and pooling on `gan_fast.ops` inside the block.
 
@@ -76,6 +100,7 @@ class fast_double_backward:
     A parameter on which a penalty does not depend, such as a bias below a leaky ReLU, gets no gradient from it, where
     torch gives it zeros.
 
+    Not for layers under `torch.utils.checkpoint`, which run again in the backward, where the block does not reach.
     Applies to this thread; blocks may be nested and an instance used again. `gan_fast.reference_mode()`, `torch.func`
     transforms and forward-mode AD run torch's own functions, as do layers called from C++.
     """
