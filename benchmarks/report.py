@@ -147,8 +147,43 @@ def chart(conditions: dict[str, Any], cases: Sequence[Row], path: Path) -> None:
     plt.close(figure)
 
 
+def passes_chart(conditions: dict[str, Any], rows: Sequence[Row], path: Path) -> None:
+    """Bars of the convolution passes of every contender, its time and convolutions beside; one panel a case."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    groups = by_case(rows)
+    figure, panels = plt.subplots(len(groups), 1, figsize=(9, 2.6 * len(groups) + 0.4), squeeze=False)
+    for axes, (name, group) in zip(panels[:, 0], groups.items(), strict=True):
+        ordered = sorted(group, key=lambda r: r["passes"], reverse=True)
+        colours = {"ours": "#2a6f97", "no penalty": "#a8b8c0"}
+        axes.barh(
+            range(len(ordered)),
+            [r["passes"] for r in ordered],
+            color=[colours.get(r["role"], "#e09f3e") for r in ordered],
+        )
+        for i, r in enumerate(ordered):
+            axes.text(
+                r["passes"] + 0.1,
+                i,
+                f"{_seconds(r['median'])}, {r['convolutions']} convolutions",
+                va="center",
+                fontsize=7,
+            )
+        axes.set_yticks(range(len(ordered)), [r["contender"] for r in ordered], fontsize=8)
+        axes.set_title(name, fontsize=8)
+        axes.margins(x=0.25)
+    panels[-1, 0].set_xlabel("passes over the batch: convolution flops over those of one forward")
+    figure.suptitle("\n".join(textwrap.wrap(conditions_line(conditions), 110)), fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the table and writes `<record>.md` and `<record>.png`."""
+    """Prints the table and writes `<record>.md`, `<record>.png` and, of counted convolutions, `<record>-passes.png`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("record", type=Path)
     parser.add_argument("--out", type=Path, help="folder for the table and the chart; the record's own by default")
@@ -160,6 +195,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     table = markdown(conditions, cases) + observed(rows)
     (out / f"{options.record.stem}.md").write_text(table)
     chart(conditions, cases, out / f"{options.record.stem}.png")
+    counted = [
+        r for r in rows if "convolutions" in r and "/r1_r2/" in r["case"] and r["case"].endswith("channels_last")
+    ]
+    if counted:
+        passes_chart(conditions, counted, out / f"{options.record.stem}-passes.png")
     print(table, end="")
 
 
