@@ -27,16 +27,16 @@ def x(*shape: int, seed: int = 0) -> Tensor:
 GEOMETRY = ([2, 1], [1, 0], [1, 2], False, [0, 0], 2)
 TRANSPOSED = ([2], [1], [1], True, [1], 1)
 WINDOW = ([2, 3], [2, 1], [1, 1])
-_Y = (3, 6, 3, 4)  # of the convolution [3, 4, 6, 8] by [6, 2, 3, 3]
+_Y = (2, 4, 3, 2)  # of the convolution [2, 4, 5, 6] by [4, 2, 3, 3]
 INDICES = F.max_pool2d(x(2, 3, 6, 7).detach(), (2, 3), (2, 1), (1, 1), return_indices=True)[1]
 
 SAMPLES: dict[str, list[tuple[Any, ...]]] = {
     "convolution": [
-        (x(3, 4, 6, 8), x(6, 2, 3, 3), x(6), *GEOMETRY),
+        (x(2, 4, 5, 6), x(4, 2, 3, 3), x(4), *GEOMETRY),
         (x(2, 3, 5), x(3, 4, 3), None, *TRANSPOSED),
     ],
-    "convolution_input_gradient": [(x(*_Y), x(3, 4, 6, 8), x(6, 2, 3, 3), *GEOMETRY)],
-    "convolution_weight_gradient": [(x(*_Y), x(3, 4, 6, 8), x(6, 2, 3, 3), *GEOMETRY)],
+    "convolution_input_gradient": [(x(*_Y), x(2, 4, 5, 6), x(4, 2, 3, 3), *GEOMETRY)],
+    "convolution_weight_gradient": [(x(*_Y), x(2, 4, 5, 6), x(4, 2, 3, 3), *GEOMETRY)],
     "linear": [(x(5, 3), x(4, 3), x(4)), (x(2, 5, 3), x(4, 3), None)],
     "linear_input_gradient": [(x(5, 4), x(5, 3), x(4, 3))],
     "linear_weight_gradient": [(x(2, 5, 4), x(2, 5, 3), x(4, 3))],
