@@ -315,15 +315,17 @@ class Judge:
             raise WrongResult(f"{self.name}: plain autograd is off by {error:.3g}, allowed {ceiling:.3g}; not timed")
         return error
 
-    def check(self, name: str, step: Step) -> float:
+    def check(self, name: str, role: Role, step: Step) -> float:
         if step is self.plain:
             return self.own
         error = median_error(self.setting, step, self.plain)
-        allowed = ERROR_FACTOR[self.setting.dtype] * self.own
+        # another spelling of plain autograd differs from this one by rounding alone: it is allowed twice as much
+        factor = ERROR_FACTOR[self.setting.dtype] * (1.0 if role in ("ours", "other") else 2.0)
+        allowed = factor * self.own
         if not error <= allowed:
             raise WrongResult(
                 f"{self.name}: gradients of {name} are off by {error:.3g}, allowed {allowed:.3g}, which is "
-                f"{ERROR_FACTOR[self.setting.dtype]} times autograd's own error; not timed"
+                f"{factor} times autograd's own error; not timed"
             )
         return error
 
@@ -379,7 +381,7 @@ def _case(
                 title,
                 role,
                 functools.partial(setting.gradients, step),
-                check=functools.partial(judges[plain].check, title, step),
+                check=functools.partial(judges[plain].check, title, role, step),
                 slow=role == "compiled",
             )
             for title, (role, step, plain) in found.items()
