@@ -174,7 +174,7 @@ def passes_chart(conditions: dict[str, Any], rows: Sequence[Row], path: Path) ->
             )
         axes.set_yticks(range(len(ordered)), [r["contender"] for r in ordered], fontsize=8)
         axes.set_title(name, fontsize=8)
-        axes.margins(x=0.25)
+        axes.margins(x=0.35)
     panels[-1, 0].set_xlabel("passes over the batch: convolution flops over those of one forward")
     figure.suptitle("\n".join(textwrap.wrap(conditions_line(conditions), 110)), fontsize=7)
     figure.tight_layout()
