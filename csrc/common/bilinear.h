@@ -15,6 +15,7 @@
 #pragma once
 
 #include <ATen/autocast_mode.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <optional>
@@ -34,6 +35,12 @@ c10::intrusive_ptr<T> held(AutogradContext* ctx, const char* key) {
 template <class T>
 void hold(AutogradContext* ctx, const char* key, const c10::intrusive_ptr<T>& pointer) {
   ctx->saved_data[key] = c10::IValue::make_capsule(pointer);
+}
+
+// A registered op, to be called through the dispatcher.
+template <class Signature>
+auto find_op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
 // Backward functions run as they are written also where the caller has autocast on: the forward pass cast already.

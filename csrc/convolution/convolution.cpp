@@ -8,7 +8,6 @@
 // `common/bilinear.h`. aten's double backward loops over the groups, and computes weight gradients and products with
 // zeros that nobody asked for.
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
 #include "common/bilinear.h"
@@ -30,11 +29,6 @@ struct Geometry : torch::CustomClassHolder {
 
 using GeometryPtr = c10::intrusive_ptr<Geometry>;
 
-template <class Signature>
-auto find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
 using Forward = Tensor(
     const Tensor&, const Tensor&, const OptionalTensor&, IntArrayRef, IntArrayRef, IntArrayRef, bool, IntArrayRef,
     int64_t);
@@ -45,17 +39,17 @@ struct Convolution {
   using Config = Geometry;
 
   static Tensor forward(const Tensor& x, const Tensor& w, const OptionalTensor& bias, const GeometryPtr& g) {
-    static const auto op = find<Forward>("gan_fast::convolution");
+    static const auto op = find_op<Forward>("gan_fast::convolution");
     return op.call(x, w, bias, g->stride, g->padding, g->dilation, g->transposed, g->output_padding, g->groups);
   }
 
   static Tensor input_gradient(const Tensor& dy, const Tensor& x, const Tensor& w, const GeometryPtr& g) {
-    static const auto op = find<Gradient>("gan_fast::convolution_input_gradient");
+    static const auto op = find_op<Gradient>("gan_fast::convolution_input_gradient");
     return op.call(dy, x, w, g->stride, g->padding, g->dilation, g->transposed, g->output_padding, g->groups);
   }
 
   static Tensor weight_gradient(const Tensor& dy, const Tensor& x, const Tensor& w, const GeometryPtr& g) {
-    static const auto op = find<Gradient>("gan_fast::convolution_weight_gradient");
+    static const auto op = find_op<Gradient>("gan_fast::convolution_weight_gradient");
     return op.call(dy, x, w, g->stride, g->padding, g->dilation, g->transposed, g->output_padding, g->groups);
   }
 
@@ -118,7 +112,7 @@ Tensor forward_autocast(
     IntArrayRef dilation, bool transposed, IntArrayRef output_padding, int64_t groups) {
   const WithoutAutocast plain;
   const OptionalTensor b = bias.has_value() && bias->defined() ? OptionalTensor(narrow<kDevice>(*bias)) : bias;
-  static const auto op = find<Forward>("gan_fast::convolution");
+  static const auto op = find_op<Forward>("gan_fast::convolution");
   return op.call(
       narrow<kDevice>(x), narrow<kDevice>(w), b, stride, padding, dilation, transposed, output_padding, groups);
 }

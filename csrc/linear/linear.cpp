@@ -6,7 +6,6 @@
 //
 // Its calculus is that of every bilinear layer: `common/bilinear.h`.
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
 #include "common/bilinear.h"
@@ -19,11 +18,6 @@ using OptionalTensor = std::optional<Tensor>;
 struct NoGeometry : torch::CustomClassHolder {};
 using NoGeometryPtr = c10::intrusive_ptr<NoGeometry>;
 
-template <class Signature>
-auto find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
 using Forward = Tensor(const Tensor&, const Tensor&, const OptionalTensor&);
 using Gradient = Tensor(const Tensor&, const Tensor&, const Tensor&);
 
@@ -35,17 +29,17 @@ struct Linear {
   using Config = NoGeometry;
 
   static Tensor forward(const Tensor& x, const Tensor& w, const OptionalTensor& bias, const NoGeometryPtr&) {
-    static const auto op = find<Forward>("gan_fast::linear");
+    static const auto op = find_op<Forward>("gan_fast::linear");
     return op.call(x, w, bias);
   }
 
   static Tensor input_gradient(const Tensor& dy, const Tensor& x, const Tensor& w, const NoGeometryPtr&) {
-    static const auto op = find<Gradient>("gan_fast::linear_input_gradient");
+    static const auto op = find_op<Gradient>("gan_fast::linear_input_gradient");
     return op.call(dy, x, w);
   }
 
   static Tensor weight_gradient(const Tensor& dy, const Tensor& x, const Tensor& w, const NoGeometryPtr&) {
-    static const auto op = find<Gradient>("gan_fast::linear_weight_gradient");
+    static const auto op = find_op<Gradient>("gan_fast::linear_weight_gradient");
     return op.call(dy, x, w);
   }
 
@@ -87,7 +81,7 @@ template <c10::DeviceType kDevice>
 Tensor forward_autocast(const Tensor& x, const Tensor& w, const OptionalTensor& bias) {
   const WithoutAutocast plain;
   const OptionalTensor b = bias.has_value() && bias->defined() ? OptionalTensor(narrow<kDevice>(*bias)) : bias;
-  static const auto op = find<Forward>("gan_fast::linear");
+  static const auto op = find_op<Forward>("gan_fast::linear");
   return op.call(narrow<kDevice>(x), narrow<kDevice>(w), b);
 }
 

@@ -7,7 +7,6 @@
 //
 // No derivative depends on x, so the double backward sends nothing up the forward graph: aten's sends zeros.
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
 #include "common/bilinear.h"
@@ -39,11 +38,6 @@ WindowPtr window(
   return w;
 }
 
-template <class Signature>
-auto find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
 // ---- average
 
 Tensor avg_pool(
@@ -59,12 +53,12 @@ Tensor avg_pool_backward(
 }
 
 Tensor call_avg_pool(const Tensor& x, const WindowPtr& w) {
-  static const auto op = find<decltype(avg_pool)>("gan_fast::avg_pool");
+  static const auto op = find_op<decltype(avg_pool)>("gan_fast::avg_pool");
   return op.call(x, w->kernel, w->stride, w->padding, w->ceil_mode, w->count_include_pad, w->divisor);
 }
 
 Tensor call_avg_pool_backward(const Tensor& dy, const Tensor& x, const WindowPtr& w) {
-  static const auto op = find<decltype(avg_pool_backward)>("gan_fast::avg_pool_backward");
+  static const auto op = find_op<decltype(avg_pool_backward)>("gan_fast::avg_pool_backward");
   return op.call(dy, x, w->kernel, w->stride, w->padding, w->ceil_mode, w->count_include_pad, w->divisor);
 }
 
@@ -136,17 +130,17 @@ Tensor max_pool_tangent(
 }
 
 std::tuple<Tensor, Tensor> call_max_pool(const Tensor& x, const WindowPtr& w) {
-  static const auto op = find<decltype(max_pool)>("gan_fast::max_pool");
+  static const auto op = find_op<decltype(max_pool)>("gan_fast::max_pool");
   return op.call(x, w->kernel, w->stride, w->padding, w->dilation, w->ceil_mode);
 }
 
 Tensor call_max_pool_backward(const Tensor& dy, const Tensor& x, const Tensor& indices, const WindowPtr& w) {
-  static const auto op = find<decltype(max_pool_backward)>("gan_fast::max_pool_backward");
+  static const auto op = find_op<decltype(max_pool_backward)>("gan_fast::max_pool_backward");
   return op.call(dy, x, indices, w->kernel, w->stride, w->padding, w->dilation, w->ceil_mode);
 }
 
 Tensor call_max_pool_tangent(const Tensor& t, const Tensor& indices, const WindowPtr& w) {
-  static const auto op = find<decltype(max_pool_tangent)>("gan_fast::max_pool_tangent");
+  static const auto op = find_op<decltype(max_pool_tangent)>("gan_fast::max_pool_tangent");
   return op.call(t, indices, w->kernel, w->stride, w->padding, w->dilation, w->ceil_mode);
 }
 

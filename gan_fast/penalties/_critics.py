@@ -174,14 +174,3 @@ class OnePowerIteration:
         for hook, iterations in zip(self._hooks, self._iterations, strict=True):
             hook.n_power_iterations = iterations
         self._cache.__exit__(*error)
-
-
-def average(parameters: Sequence[nn.Parameter], group: Any) -> None:
-    """Average `.grad` over the processes of `group`, in one flat all-reduce."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
-        return
-    flat = torch._utils._flatten_dense_tensors(gradients)
-    torch.distributed.all_reduce(flat, group=group)
-    flat /= torch.distributed.get_world_size(group)
-    torch._foreach_copy_(gradients, list(torch._utils._unflatten_dense_tensors(flat, gradients)))

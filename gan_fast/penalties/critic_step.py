@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gan_fast import _C
+from gan_fast._average import average_gradients
 from gan_fast._modes import use_reference
 from gan_fast.losses import AdversarialLoss, CriticStats, Debts
-from gan_fast.penalties._critics import OnePowerIteration, Unwrapped, average, both, eager, say_once, sides, unwrap
+from gan_fast.penalties._critics import OnePowerIteration, Unwrapped, both, eager, say_once, sides, unwrap
 from gan_fast.penalties._mixing import describe_logits, one_logit_each, why_not_shared
 from gan_fast.penalties.lean import Lean
 from gan_fast.penalties.lean import gradients as gradients_with_modes
@@ -217,7 +218,7 @@ class _Step:
                 stats, gradients, factor = self._shared()
             self._accumulate(gradients, scale, factor)
         if self.group is not None and sync:
-            average(self.parameters, self.group)
+            average_gradients(self.parameters, self.group)
         return stats
 
     def _why_not_shared(self, plan: Plan) -> str:

@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from gan_fast import _average
+
 
 class World(NamedTuple):
     """This process and how many there are."""
@@ -40,17 +42,11 @@ def join(device_type: str) -> World:
     return World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
 
 
-@torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
     """Replace every gradient by its mean over the ranks."""
     if world.size == 1:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-    dist.all_reduce(flat)
-    flat /= world.size
-    pieces = flat.split([g.numel() for g in gradients])
-    torch._foreach_copy_(gradients, [piece.view(g.shape) for piece, g in zip(pieces, gradients, strict=True)])
+    _average.average_gradients(parameters)
 
 
 def mean(values: Tensor, world: World) -> Tensor:
