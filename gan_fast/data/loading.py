@@ -1,6 +1,6 @@
 """`load(spec)`: from what a person types to an `ImageDataset`, or for a toy distribution to a `PointDataset`.
 
-digits | fashion-mnist[:folder] | a folder of images | a zip of images | a file made by `gan-fast data`
+digits | stacked-digits | fashion-mnist[:folder] | a folder of images | a zip of images | a file made by `gan-fast data`
 ring8 | grid25 | swissroll
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from gan_fast.data import digits, idx
+from gan_fast.data import digits, idx, stacked
 from gan_fast.data.arrays import check_channels, check_resolution, resize, to_channels
 from gan_fast.data.dataset import ImageDataset
 from gan_fast.data.errors import DataError
@@ -25,7 +25,7 @@ from gan_fast.data.reading import choose_shape, decode_all, describe_skipped, sp
 from gan_fast.data.splits import check_split, subset
 from gan_fast.data.toy import TOYS
 
-BUILT_IN = ("digits", "fashion-mnist")
+BUILT_IN = ("digits", stacked.NAME, "fashion-mnist")
 FEWEST_TO_TRAIN = 2
 
 
@@ -40,10 +40,11 @@ def load(
     """Load images, or points of a toy distribution. Nothing is ever downloaded.
 
     Args:
-        spec: "digits", "fashion-mnist", "fashion-mnist:FOLDER", the path of a folder, a zip or a packed file, or the
-            name of a toy distribution, "ring8", "grid25" or "swissroll", which has neither resolution nor channels.
-        resolution: a power of two from 8. Default: 8 for digits, 32 for Fashion-MNIST, the packed one, or for files
-            the largest power of two up to 256 that half of the images reach.
+        spec: "digits", "stacked-digits", "fashion-mnist", "fashion-mnist:FOLDER", the path of a folder, a zip or a
+            packed file, or the name of a toy distribution, "ring8", "grid25" or "swissroll", which has neither
+            resolution nor channels.
+        resolution: a power of two from 8. Default: 8 for digits and stacked digits, 32 for Fashion-MNIST, the packed
+            one, or for files the largest power of two up to 256 that half of the images reach.
         channels: 1 or 3. Default: the data's own.
         split: "train", "test" (held out) or "all". Built-in data has a fixed split; of files a tenth is held out
             where there are at least 500.
@@ -213,6 +214,11 @@ def _built_in(
     if name == "digits":
         images, labels = digits.load_digits(split)
         classes, default = digits.CLASSES, digits.NATIVE_RESOLUTION
+    elif name == stacked.NAME:
+        if channels not in (None, 3):
+            raise DataError(f"{name} stacks a digit in each of 3 channels; got channels {channels}: leave it out")
+        images, labels = stacked.load_stacked(split)
+        classes, default, channels = stacked.CLASSES, digits.NATIVE_RESOLUTION, 3
     else:
         images, labels = idx.load_fashion_mnist(split, root)
         classes, default = idx.CLASSES, idx.PADDED_RESOLUTION

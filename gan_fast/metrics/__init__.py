@@ -1,5 +1,5 @@
 """How good samples are, offline: a proxy Frechet distance beside its floors, class coverage, and a replay check;
-of toy distributions how many modes were found, beside uniform noise.
+of toy distributions how many modes were found, beside uniform noise; of stacked digits how many of 1,000.
 """
 
 from gan_fast.metrics.features import Extractor, extractor_for
@@ -14,19 +14,24 @@ from gan_fast.metrics.figures import (
 from gan_fast.metrics.frechet import Moments, frechet_distance, moments
 from gan_fast.metrics.modes import DEFAULT_POINTS, ModeFigures, ModeReport, evaluate_points, mode_figures
 from gan_fast.metrics.report import DEFAULT_SAMPLES, QualityReport, evaluate_samples
+from gan_fast.metrics.stacked import DEFAULT_STACKED, StackedFigures, StackedReport, evaluate_stacked, stacked_figures
 
 __all__ = [
     "DEFAULT_POINTS",
     "DEFAULT_SAMPLES",
+    "DEFAULT_STACKED",
     "Extractor",
     "ModeFigures",
     "ModeReport",
     "Moments",
     "QualityReport",
     "Replay",
+    "StackedFigures",
+    "StackedReport",
     "class_coverage",
     "evaluate_points",
     "evaluate_samples",
+    "evaluate_stacked",
     "extractor_for",
     "frechet_distance",
     "gaussian_baseline",
@@ -34,5 +39,6 @@ __all__ = [
     "moments",
     "nearest_neighbour_ratio",
     "proxy_frechet",
+    "stacked_figures",
     "untrained_baseline",
 ]

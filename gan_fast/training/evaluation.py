@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gan_fast import data as data_module
+from gan_fast.data.stacked import NAME as STACKED_DIGITS
 from gan_fast.metrics import (
     DEFAULT_POINTS,
     DEFAULT_SAMPLES,
+    DEFAULT_STACKED,
     ModeReport,
     QualityReport,
+    StackedReport,
     evaluate_points,
     evaluate_samples,
+    evaluate_stacked,
 )
 from gan_fast.training.checkpoint import CheckpointError, write_file
 from gan_fast.training.folder import RunFolder, run_of
@@ -28,11 +32,11 @@ def evaluate_run(
     data: data_module.ImageDataset | data_module.PointDataset | None = None,
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
-) -> tuple[QualityReport | ModeReport, Path]:
+) -> tuple[QualityReport | ModeReport | StackedReport, Path]:
     """The report on `count` samples of a run or checkpoint, and the JSON file it was written to.
 
-    `count` is by default 2,000 images or 10,000 points. `data` is the training set; by default the recipe's is loaded
-    again.
+    `count` is by default 2,000 images, 10,000 points or 26,000 stacked digits. `data` is the training set; by default
+    the recipe's is loaded again.
     """
     sampler = Sampler(path, device)
     if data is None:
@@ -42,9 +46,13 @@ def evaluate_run(
                 f"{path} was trained on data given as an object, which cannot be loaded again: pass it as data="
             )
         data = data_module.load(settings["data"], resolution=settings["resolution"], channels=settings["channels"])
-    report: QualityReport | ModeReport
+    report: QualityReport | ModeReport | StackedReport
     if isinstance(data, data_module.PointDataset):
         report = evaluate_points(sampler.samples(range(seed, seed + (count or DEFAULT_POINTS))), data)
+    elif data.name == STACKED_DIGITS and data.resolution == 8:
+        report = evaluate_stacked(
+            sampler.samples(range(seed, seed + (count or DEFAULT_STACKED))), data, progress=progress
+        )
     else:
         samples = sampler.samples(range(seed, seed + (count or DEFAULT_SAMPLES)))
         report = evaluate_samples(samples, data, progress=progress)

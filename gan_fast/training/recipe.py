@@ -40,6 +40,18 @@ class Budget(NamedTuple):
         return " or ".join(parts)
 
 
+class Moment(NamedTuple):
+    """What a recipe's schedules say at one moment of a run.
+
+    learning_rates: of the generator and of the critic. betas: Adam's, of both.
+    """
+
+    learning_rates: tuple[float, float]
+    betas: tuple[float, float]
+    penalties: Penalties
+    ema_kimg: float
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Settings of the loop around a step."""
@@ -184,6 +196,10 @@ class Recipe:
     def penalties(self) -> Penalties:
         """None of them unless a recipe says so."""
         return Penalties()
+
+    def moment(self, images: int) -> Moment | None:
+        """The settings for the step that begins after `images` images; None where they stay what they are."""
+        return None
 
     def optimizers(
         self, generator: nn.Module, critic: nn.Module

@@ -29,7 +29,9 @@ def sample(generator: nn.Module, seeds: Sequence[int], latent_size: int) -> Tens
     """Images `[N, C, H, W]` in [-1, 1], or points `[N, D]`, fp32 on the CPU, from a generator in evaluation mode."""
     device = next(generator.parameters()).device
     batches = seeded_latents(seeds, latent_size).split(_BATCH)
-    return torch.cat([generator(latents.to(device)).float().cpu() for latents in batches])
+    samples = torch.cat([generator(latents.to(device)).float().cpu() for latents in batches])
+    # Generators without a bounding last layer overshoot black and white a little.
+    return samples.clamp_(-1, 1) if samples.ndim == 4 else samples
 
 
 class Sampler:
