@@ -26,8 +26,21 @@ from gan_fast.ops.pooling import (
     max_pool1d,
     max_pool2d,
 )
+from gan_fast.ops.upfirdn2d import (
+    Downsample2d,
+    Filter2d,
+    Upsample2d,
+    downsample2d,
+    filter2d,
+    setup_filter,
+    upfirdn2d,
+    upsample2d,
+)
 
 __all__ = [
+    "Downsample2d",
+    "Filter2d",
+    "Upsample2d",
     "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
     "avg_pool1d",
@@ -40,9 +53,14 @@ __all__ = [
     "conv_transpose2d",
     "conv_transpose3d",
     "fma",
+    "downsample2d",
+    "filter2d",
     "leaky_relu",
     "linear",
     "max_pool1d",
     "max_pool2d",
     "relu",
+    "setup_filter",
+    "upfirdn2d",
+    "upsample2d",
 ]
