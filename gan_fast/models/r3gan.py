@@ -61,6 +61,8 @@ class Block(nn.Module):
 class Resample(nn.Module):
     """Twice (`up`) or half the side, then the new width by a 1x1 convolution; that comes first where it is cheaper."""
 
+    resample_filter: Tensor
+
     def __init__(self, before: int, after: int, *, up: bool) -> None:
         super().__init__()
         self.up = up
