@@ -129,7 +129,7 @@ def _convolve(
     x: Tensor, w: Tensor, s: Tensor, up: int, down: int, padding: Padding, f: Tensor | None, flip_weight: bool
 ) -> Tensor:
     """The shared convolution of the modulated image."""
-    x = bias_act(x, scale=s.to(x.dtype))
+    x = bias_act(x, scale=s)
     return resampled(x, w.to(x.dtype), f, up, down, padding, 1, flip_weight, products=LEAN)
 
 
@@ -143,12 +143,7 @@ def _epilogue(
     gain: float | None,
     clamp: float | None,
 ) -> Tensor:
-    def like(t: Tensor | None) -> Tensor | None:
-        return None if t is None else t.to(y.dtype)
-
-    return bias_act(
-        y, like(bias), act=act, alpha=alpha, gain=gain, clamp=clamp, scale=like(d), noise=like(noise)
-    )
+    return bias_act(y, bias, act=act, alpha=alpha, gain=gain, clamp=clamp, scale=d, noise=noise)
 
 
 def _squares(weight: Tensor) -> Tensor:

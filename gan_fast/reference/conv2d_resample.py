@@ -24,9 +24,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_fast.reference.upfirdn2d import upfirdn2d
+from gan_fast.reference.upfirdn2d import upfirdn2d as plain_upfirdn2d
 
 Padding = int | Sequence[int]
+
+
+def upfirdn2d(
+    x: Tensor,
+    f: Tensor | None,
+    up: int = 1,
+    down: int = 1,
+    padding: Sequence[int] = (0, 0, 0, 0),
+    flip_filter: bool = False,
+    gain: float = 1,
+) -> Tensor:
+    """The reference with the defaults of the public function."""
+    return plain_upfirdn2d(x, f, [up, up], [down, down], padding, flip_filter, gain)
 
 
 class Products(NamedTuple):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gan_fast.reference.bias_act import bias_act
+from gan_fast.reference.bias_act import ACTIVATIONS, bias_act
 from gan_fast.reference.conv2d_resample import Padding, conv2d_resample
 
 EPS = 1e-8
@@ -96,10 +96,10 @@ def epilogue(
     clamp: float | None,
 ) -> Tensor:
     """What follows the convolution in a synthesis layer."""
-    if noise is not None:
-        y = y + noise.to(y.dtype)
-    bias = None if bias is None else bias.to(y.dtype)
-    return bias_act(y, bias, act=act, alpha=alpha, gain=gain, clamp=clamp)
+    entry = ACTIVATIONS[act]
+    alpha = entry.alpha if alpha is None else alpha
+    gain = entry.gain if gain is None else gain
+    return bias_act(y, bias, None, noise, 1, entry.code, alpha, gain, -1.0 if clamp is None else clamp)
 
 
 def unit_range(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
