@@ -165,4 +165,6 @@ def _applied(styles: Tensor, input_gain: Tensor | None) -> Tensor:
 def _check_styles(x: Tensor, styles: Tensor, weight: Tensor) -> None:
     expected = [x.shape[0], weight.shape[1]]
     if styles.dim() != 2 or list(styles.shape) != expected:
-        raise ValueError(f"the styles are {list(styles.shape)}; expected [N, I] = {expected}, one for each input channel")
+        raise ValueError(
+            f"the styles are {list(styles.shape)}; expected [N, I] = {expected}, one for each input channel"
+        )
