@@ -24,7 +24,7 @@ from gan_fast.reference.adversarial_loss import accumulate_dtype
 
 
 class Activation(NamedTuple):
-    """The number the kernels know it by, and the defaults; alpha is lrelu's slope below zero and nothing to the others."""
+    """The number the kernels know it by, and the defaults; alpha is the slope of lrelu below zero, unused by the others."""
 
     code: int
     alpha: float
