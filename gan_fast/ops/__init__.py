@@ -15,6 +15,8 @@ from gan_fast.ops.convolution import (
     conv_transpose2d,
     conv_transpose3d,
 )
+from gan_fast.ops.filtered_lrelu import filtered_lrelu
+from gan_fast.ops.grid_sample import grid_sample
 from gan_fast.ops.linear import linear
 from gan_fast.ops.pooling import (
     adaptive_avg_pool1d,
@@ -36,6 +38,8 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "filtered_lrelu",
+    "grid_sample",
     "leaky_relu",
     "linear",
     "max_pool1d",
