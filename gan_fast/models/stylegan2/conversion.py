@@ -185,7 +185,7 @@ def _storage(name: str, value: Any) -> Tensor:
         raise PickleError(f"refused: the storage of {name} is a {type(loaded).__name__}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.empty(0, dtype=loaded.dtype).set_(loaded.untyped())  # type: ignore[call-overload]
+        return torch.empty(0, dtype=loaded.dtype).set_(loaded.untyped())
 
 
 def _settings(name: str, kind: str, state: dict[Any, Any]) -> dict[str, Any]:
