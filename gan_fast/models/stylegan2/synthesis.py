@@ -59,6 +59,7 @@ def draw_noise(samples: int, side: int, like: Tensor, source: NoiseSource) -> Te
 class SynthesisLayer(nn.Module):
     """`[N, in, R / up, R / up]` and styles `[N, w_dim]` to `[N, out, R, R]`."""
 
+    noise_const: Tensor
     resample_filter: Tensor
 
     def __init__(
@@ -105,13 +106,13 @@ class SynthesisLayer(nn.Module):
             x,
             self.weight,
             self.affine(w),
-            None if noise is None else noise.to(x.dtype),
+            noise,
             up=self.up,
             padding=self.padding,
             resample_filter=self.resample_filter,
             # Trained networks hold the kernels of upsampling layers in the orientation of a transposed convolution.
             flip_weight=self.up == 1,
-            bias=self.bias.to(x.dtype),
+            bias=self.bias,
             act=self.activation,
             gain=default_gain(self.activation) * gain,
             clamp=None if self.conv_clamp is None else self.conv_clamp * gain,
@@ -142,7 +143,7 @@ class ToRGBLayer(nn.Module):
             self.affine(w) * self.weight_gain,
             padding=self.padding,
             demodulate=False,
-            bias=self.bias.to(x.dtype),
+            bias=self.bias,
             act="linear",
             clamp=self.conv_clamp,
         )
