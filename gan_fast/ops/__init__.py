@@ -7,6 +7,7 @@ torch's in code that is already written.
 """
 
 from gan_fast.ops.activation import leaky_relu, relu
+from gan_fast.ops.bias_act import bias_act
 from gan_fast.ops.convolution import (
     conv1d,
     conv2d,
@@ -15,6 +16,7 @@ from gan_fast.ops.convolution import (
     conv_transpose2d,
     conv_transpose3d,
 )
+from gan_fast.ops.fma import fma
 from gan_fast.ops.linear import linear
 from gan_fast.ops.pooling import (
     adaptive_avg_pool1d,
@@ -24,21 +26,41 @@ from gan_fast.ops.pooling import (
     max_pool1d,
     max_pool2d,
 )
+from gan_fast.ops.upfirdn2d import (
+    Downsample2d,
+    Filter2d,
+    Upsample2d,
+    downsample2d,
+    filter2d,
+    setup_filter,
+    upfirdn2d,
+    upsample2d,
+)
 
 __all__ = [
+    "Downsample2d",
+    "Filter2d",
+    "Upsample2d",
     "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
     "avg_pool1d",
     "avg_pool2d",
+    "bias_act",
     "conv1d",
     "conv2d",
     "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "downsample2d",
+    "filter2d",
+    "fma",
     "leaky_relu",
     "linear",
     "max_pool1d",
     "max_pool2d",
     "relu",
+    "setup_filter",
+    "upfirdn2d",
+    "upsample2d",
 ]
