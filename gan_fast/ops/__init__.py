@@ -8,6 +8,7 @@ torch's in code that is already written.
 
 from gan_fast.ops.activation import leaky_relu, relu
 from gan_fast.ops.bias_act import bias_act
+from gan_fast.ops.conv2d_resample import conv2d_resample
 from gan_fast.ops.convolution import (
     conv1d,
     conv2d,
@@ -18,6 +19,7 @@ from gan_fast.ops.convolution import (
 )
 from gan_fast.ops.fma import fma
 from gan_fast.ops.linear import linear
+from gan_fast.ops.modulated_conv2d import modulated_conv2d, modulated_conv2d_v3
 from gan_fast.ops.pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -48,6 +50,7 @@ __all__ = [
     "bias_act",
     "conv1d",
     "conv2d",
+    "conv2d_resample",
     "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",
@@ -59,6 +62,8 @@ __all__ = [
     "linear",
     "max_pool1d",
     "max_pool2d",
+    "modulated_conv2d",
+    "modulated_conv2d_v3",
     "relu",
     "setup_filter",
     "upfirdn2d",
