@@ -85,9 +85,7 @@ class Replacement:
         self._before.clear()
         self._classes.clear()
         stand_ins = {
-            name
-            for name in self.packages
-            if isinstance(getattr(sys.modules.get(name), "__loader__", None), _Loader)
+            name for name in self.packages if isinstance(getattr(sys.modules.get(name), "__loader__", None), _Loader)
         }
         served = {name for name, module in self.modules.items() if sys.modules.get(name) is module}
         for name in served | stand_ins:

@@ -1,9 +1,9 @@
 """What today's PyTorch and Python took away from code written for PyTorch 1.9, given back while it is wanted.
 
-    torch.optim.Adam(betas=[0, 0.99])        refuses an integer beside a float (NVlabs/stylegan3 issues 655, 656)
-    torch.utils.data.Sampler(data_source)    takes no argument any more
-    distutils.util.strtobool                 gone with distutils from Python 3.12 on
-    processes started by multiprocessing     import everything anew, and need the replacements before they do
+torch.optim.Adam(betas=[0, 0.99])        refuses an integer beside a float (NVlabs/stylegan3 issues 655, 656)
+torch.utils.data.Sampler(data_source)    takes no argument any more
+distutils.util.strtobool                 gone with distutils from Python 3.12 on
+processes started by multiprocessing     import everything anew, and need the replacements before they do
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 
     python -m gan_fast.compat.rosinality train.py path_to_lmdb ...
 
-`op.fused_act`, `op.upfirdn2d` and `op.conv2d_gradfix` are ours from then on. The originals build their plugins when they
-are imported, so install before that.
+`op.fused_act`, `op.upfirdn2d` and `op.conv2d_gradfix` are ours from then on. The originals build their plugins when
+they are imported, so install before that.
 """
 
 from __future__ import annotations

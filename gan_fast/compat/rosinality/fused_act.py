@@ -22,9 +22,7 @@ def fused_leaky_relu(
 class FusedLeakyReLU(nn.Module):
     """`fused_leaky_relu` with a learned bias, zero at first."""
 
-    def __init__(
-        self, channel: int, bias: bool = True, negative_slope: float = 0.2, scale: float = _ROOT_2
-    ) -> None:
+    def __init__(self, channel: int, bias: bool = True, negative_slope: float = 0.2, scale: float = _ROOT_2) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channel)) if bias else None
         self.negative_slope = negative_slope
