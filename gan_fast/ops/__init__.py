@@ -17,7 +17,6 @@ from gan_fast.ops.convolution import (
     conv_transpose2d,
     conv_transpose3d,
 )
-from gan_fast.ops.fma import fma
 from gan_fast.ops.filtered_lrelu import filtered_lrelu
 from gan_fast.ops.fma import fma
 from gan_fast.ops.grid_sample import grid_sample
@@ -62,7 +61,6 @@ __all__ = [
     "filter2d",
     "filtered_lrelu",
     "fma",
-    "filtered_lrelu",
     "grid_sample",
     "leaky_relu",
     "linear",
