@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from gan_fast.models import dcgan, mlp, r3gan
+from gan_fast.models import dcgan, mlp, r3gan, stylegan2
 
 _BUILDERS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {
     "dcgan": dcgan.build,
     "mlp": mlp.build,
     "r3gan": r3gan.build,
+    "stylegan2": stylegan2.build,
 }
 
 __all__ = ["build", "names"]
