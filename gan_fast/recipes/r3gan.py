@@ -25,7 +25,9 @@ from torch import nn
 
 from gan_fast import losses
 from gan_fast.recipes.networks import adam
-from gan_fast.training.recipe import Budget, Moment, Penalties, Recipe
+from gan_fast.training.ema import EMA
+from gan_fast.training.recipe import Budget, Penalties, Recipe
+from gan_fast.training.step import AdversarialStep, Step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,7 @@ class R3GAN(Recipe):
     def generator_period(self) -> int:
         return 1
 
-    def networks(self, shape: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
+    def networks(self, shape: tuple[int, ...], classes: int = 0) -> tuple[str, dict[str, Any]]:
         if self.network == "mlp" or (self.network == "auto" and len(shape) == 1):
             size = {"width": self.width, "depth": self.depth}
             return "mlp", {"shape": list(shape), "latent_dim": self.latent_size(shape), **size}
@@ -135,16 +137,28 @@ class R3GAN(Recipe):
         betas = (0.0, self.beta2)
         return adam(generator, self.lr, betas), adam(critic, self.lr, betas)
 
-    def moment(self, images: int) -> Moment:
+    def at(self, images: int) -> dict[str, float]:
+        """The scheduled settings after `images` images: lr, gamma, beta2 and ema_kimg."""
         share = min(images / (1000 * self.burn_in_kimg), 1.0)
+        ends = {
+            "lr": (self.lr, self.lr_end),
+            "gamma": (self.gamma, self.gamma_end),
+            "beta2": (self.beta2, self.beta2_end),
+            "ema_kimg": (0.0, self.ema_kimg),
+        }
+        return {name: end + (start - end) * (1 + math.cos(math.pi * share)) / 2 for name, (start, end) in ends.items()}
 
-        def between(start: float, end: float) -> float:
-            return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
-
-        lr, gamma = between(self.lr, self.lr_end), between(self.gamma, self.gamma_end)
-        return Moment(
-            learning_rates=(lr, lr),
-            betas=(0.0, between(self.beta2, self.beta2_end)),
-            penalties=Penalties(r1=gamma, r2=gamma),
-            ema_kimg=between(0.0, self.ema_kimg),
-        )
+    def follow(
+        self,
+        images: int,
+        step: Step,
+        optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
+        average: EMA,
+    ) -> None:
+        now = self.at(images)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"], group["betas"] = now["lr"], (0.0, now["beta2"])
+        assert isinstance(step, AdversarialStep)
+        step.penalties = Penalties(r1=now["gamma"], r2=now["gamma"])
+        average.half_life = now["ema_kimg"] * 1000

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gan_fast.losses import AdversarialLoss
+from gan_fast.training.ema import EMA
 from gan_fast.training.machine import Machine
 from gan_fast.training.step import AdversarialStep, Penalties, Players, Step
 
@@ -32,18 +33,6 @@ class Budget(NamedTuple):
         parts += [f"{self.images / 1000:,.0f} kimg"] if self.images < math.inf else []
         parts += [f"{self.seconds:,.0f} seconds"] if self.seconds < math.inf else []
         return " or ".join(parts)
-
-
-class Moment(NamedTuple):
-    """What a recipe's schedules say at one moment of a run.
-
-    learning_rates: of the generator and of the critic. betas: Adam's, of both.
-    """
-
-    learning_rates: tuple[float, float]
-    betas: tuple[float, float]
-    penalties: Penalties
-    ema_kimg: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -233,9 +222,17 @@ class Recipe:
         """None of them unless a recipe says so."""
         return Penalties()
 
-    def moment(self, images: int) -> Moment | None:
-        """The settings for the step that begins after `images` images; None where they stay what they are."""
-        return None
+    def follow(
+        self,
+        images: int,
+        step: Step,
+        optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
+        average: EMA,
+    ) -> None:
+        """Move what the recipe's schedules move, for the step that begins after `images` images: nothing here.
+
+        They depend on that number alone, so nothing of them is saved with a run.
+        """
 
     def optimizers(
         self, generator: nn.Module, critic: nn.Module

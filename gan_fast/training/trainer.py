@@ -21,7 +21,7 @@ from gan_fast.training import checkpoint, distributed, feed, folder, machine, pr
 from gan_fast.training.ema import EMA
 from gan_fast.training.interrupt import interrupts
 from gan_fast.training.journal import Journal, Reading
-from gan_fast.training.recipe import Moment, Recipe
+from gan_fast.training.recipe import Recipe
 from gan_fast.training.sampling import sample
 from gan_fast.training.step import Latents, Players, StepStats
 
@@ -128,7 +128,7 @@ class Trainer:
         Where the recipe wants labels the batch is (samples, labels), labels `[N]` whole numbers or `[N, classes]`.
         """
         real = feed.to_samples(batch, self.machine.device).to(memory_format=self.machine.memory_format)
-        self._follow(self.recipe.moment(self.images))
+        self.recipe.follow(self.images, self.adversarial_step, self.optimizers, self.ema)
         self.steps += 1
         self.images += len(real) * self.world.size
         self.ema.set_decay(self.images, len(real) * self.world.size)
@@ -139,16 +139,6 @@ class Trainer:
         self.ema.update()
         self._sums += torch.stack([*stats.critic[:5], stats.generator_loss])
         return stats
-
-    def _follow(self, moment: Moment | None) -> None:
-        """Put the recipe's schedules into effect; they depend on the images seen only, so nothing of them is saved."""
-        if moment is None:
-            return
-        for optimizer, rate in zip(self.optimizers, moment.learning_rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"], group["betas"] = rate, moment.betas
-        self.adversarial_step.penalties = moment.penalties
-        self.ema.half_life = moment.ema_kimg * 1000
 
     def fit(self) -> FitResult:
         """Train until the budget is used or the process is asked to stop; always ends on a checkpoint.
