@@ -20,6 +20,8 @@ CASES = {
     "wgan_gp simultaneous": ("wgan_gp", {"critic_steps": 1, "updates": "simultaneous"}),
     "dcgan r1 r2": ("dcgan", {"loss": "relativistic", "r1": 0.5, "r2": 0.5, "critic_norm": "none"}),
     "dcgan simultaneous": ("dcgan", {"r1": 0.5, "updates": "simultaneous"}),
+    "r3gan": ("r3gan", {"group_size": 4, "burn_in_kimg": 0.2}),
+    "r3gan simultaneous": ("r3gan", {"group_size": 4, "updates": "simultaneous"}),
 }
 
 
