@@ -190,7 +190,7 @@ def _bias_act_cases(draw: Callable[..., Tensor]) -> Iterator[tuple[str, Callable
 
     def penalty(act: str, x: Tensor, b: Tensor) -> Tensor:
         leaf = x / 4 if x.requires_grad else x.detach().requires_grad_() / 4
-        (g,) = torch.autograd.grad(ops.bias_act(leaf, b / 4, act=act).square().mean(), leaf, create_graph=True)
+        (g,) = torch.autograd.grad(ops.bias_act(leaf, b / 4, act=act).square().sum(), leaf, create_graph=True)
         return g.square().sum()
 
     for act in ACTIVATIONS:

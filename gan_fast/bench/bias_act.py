@@ -1,11 +1,11 @@
 """`ops.bias_act` against what users write in plain PyTorch, forward alone and with its backward, in both memory orders.
 
 lrelu is a StyleGAN2 critic's layer: bias, leaky ReLU, gain, at `[8, 128, 128, 128]` in float32. The epilogue is a
-synthesis layer's: demodulation `[N, C]`, noise, bias, leaky ReLU, gain and clamp in bfloat16. What a pass must move is its
-big tensors: two forward (x, y), three backward (dy and the result, or x where the scale learns; dx).
+synthesis layer's: demodulation `[N, C]`, noise, bias, leaky ReLU, gain and clamp in bfloat16. What a pass must move is
+its big tensors: two forward (x, y), three backward (dy, dx and the result), and x where the scale learns.
 
-On the CPU a fresh result costs page faults beside its bytes, so a copy into fresh memory stands beside the usual copy into
-memory that is already there.
+On the CPU a fresh result costs page faults beside its bytes, so a copy into fresh memory stands beside the usual copy
+into memory that is already there.
 """
 
 from __future__ import annotations
