@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gan_fast.reference import adversarial_loss as adversarial
+from gan_fast.reference import bias_act
 from gan_fast.reference import binary_cross_entropy as bce
 from gan_fast.reference import gradient_penalty as penalty
 from gan_fast.reference import l1_distance as l1
@@ -55,6 +56,9 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "adversarial_loss": _adversarial_loss,
     "adversarial_terms": _adversarial_terms,
     "adversarial_loss_backward": adversarial.adversarial_loss_backward,
+    "bias_act": bias_act.bias_act,
+    "bias_act_backward": bias_act.bias_act_backward,
+    "bias_act_double_backward": bias_act.bias_act_double_backward,
     "binary_cross_entropy": bce.binary_cross_entropy_op,
     "binary_cross_entropy_backward": bce.binary_cross_entropy_backward,
     "softplus": softplus.softplus,
