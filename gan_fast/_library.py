@@ -18,7 +18,7 @@ from gan_fast.reference import bias_act
 from gan_fast.reference import binary_cross_entropy as bce
 from gan_fast.reference import gradient_penalty as penalty
 from gan_fast.reference import l1_distance as l1
-from gan_fast.reference import softplus
+from gan_fast.reference import softplus, upfirdn2d
 
 # A Library object that is not kept loses its kernels.
 _library = torch.library.Library("gan_fast", "IMPL")
@@ -67,6 +67,7 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "l1_distance_backward": l1.l1_distance_backward,
     "gradient_penalty": penalty.gradient_penalty,
     "gradient_penalty_backward": penalty.gradient_penalty_backward,
+    "upfirdn2d": upfirdn2d.upfirdn2d_op,
 }
 
 for _name, _function in KERNELS.items():
