@@ -13,9 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch
 from torch import Tensor
 
+from gan_fast._modes import use_reference
 from gan_fast.reference import filtered_lrelu as reference
+
+_filtered_lrelu = torch.ops.gan_fast.filtered_lrelu.default
 
 
 def filtered_lrelu(
@@ -64,7 +68,9 @@ def filtered_lrelu(
     _check(x, fu, fd, b, up, down, pads, clamp)
     limit = None if clamp is None else float(clamp)
     arguments = (x, fu, fd, b, up, down, pads, float(gain), float(slope), limit, flip_filter)
-    return reference.filtered_lrelu(*arguments)
+    if use_reference():
+        return reference.filtered_lrelu(*arguments)
+    return _filtered_lrelu(*arguments, False)[0]
 
 
 def _check(

@@ -40,7 +40,9 @@ def resample(
     """Upsample with zeros, pad or crop by [x0, x1, y0, y1], filter, keep every `down`-th pixel."""
     samples, channels, height, width = x.shape
     u = F.pad(x.reshape(samples, channels, height, 1, width, 1), [0, up - 1, 0, 0, 0, up - 1])
-    u = F.pad(u.reshape(samples, channels, height * up, width * up), list(padding))
+    x0, x1, y0, y1 = padding
+    u = F.pad(u.reshape(samples, channels, height * up, width * up), [max(p, 0) for p in padding])
+    u = u[:, :, max(-y0, 0) : u.shape[2] - max(-y1, 0), max(-x0, 0) : u.shape[3] - max(-x1, 0)]
     if f is None:
         u = u * gain
     else:
