@@ -54,21 +54,42 @@ inline __attribute__((always_inline)) void accumulate(const Sum<T>& s, long long
   }
 }
 
-// Calls step with blocks of 8, 4, 2 and 1 vectors until n elements are covered; the last vector may reach beyond.
+// Calls step with blocks of at most 8 vectors, as even as can be (a sum of one vector waits for itself), until n elements are
+// covered; the last vector may reach beyond.
 template <class T, class Step>
 inline __attribute__((always_inline)) void in_blocks(long long n, const Step& step) {
   constexpr int V = Vec<T>::size();
-  long long e = 0;
-  for (; e + 7 * V < n; e += 8 * V) step.template operator()<8>(e);
-  if (e + 3 * V < n) {
-    step.template operator()<4>(e);
-    e += 4 * V;
+  long long left = (n + V - 1) / V, e = 0;
+  while (left > 0) {
+    const int size = left <= 8 ? static_cast<int>(left) : left >= 24 ? 8 : left > 16 ? static_cast<int>((left + 2) / 3) : static_cast<int>((left + 1) / 2);
+    switch (size) {
+      case 8:
+        step.template operator()<8>(e);
+        break;
+      case 7:
+        step.template operator()<7>(e);
+        break;
+      case 6:
+        step.template operator()<6>(e);
+        break;
+      case 5:
+        step.template operator()<5>(e);
+        break;
+      case 4:
+        step.template operator()<4>(e);
+        break;
+      case 3:
+        step.template operator()<3>(e);
+        break;
+      case 2:
+        step.template operator()<2>(e);
+        break;
+      default:
+        step.template operator()<1>(e);
+    }
+    e += size * V;
+    left -= size;
   }
-  if (e + V < n) {
-    step.template operator()<2>(e);
-    e += 2 * V;
-  }
-  if (e < n) step.template operator()<1>(e);
 }
 
 template <class T>
@@ -328,6 +349,22 @@ class Rows {
 
   // ---- t
 
+  // The input rows that a row of t is made of; of a matrix, those entries that a phase of it is.
+  void add_a_rows(Sum<T>& s, long long t, int phase) {
+    const int begin = static_cast<int>(t - y.start);  // of the row that tap 0 reads, in the upsampled image
+    int row = begin <= 0 ? 0 : (begin + p.up - 1) / p.up;
+    int slot = row % static_cast<int>(ring_a);
+    for (int k = row * p.up - begin; k < y.up_taps && row < y.in; k += p.up, ++row) {
+      const T* at = a_rows.get() + slot * a_stride;
+      if (p.hu_matrix) {
+        add_columns(s, up_taps, phase, at, hu.get() + k * x.up_taps);
+      } else {
+        add(s, at, hu.get()[k]);
+      }
+      slot = slot + 1 == ring_a ? 0 : slot + 1;
+    }
+  }
+
   // t's rows [first, first + 4), of which those in [begin, end) are wanted.
   void make_t_rows(long long first, long long begin, long long end) {
     T* out[kRows];
@@ -342,16 +379,7 @@ class Rows {
     for (int part = 0; part < parts; ++part) {
       Sum<T> sums[kRows] = {sum(0), sum(1), sum(2), sum(3)};
       for (int r = 0; r < kRows; ++r) {
-        for (int k = 0; out[r] != nullptr && k < y.up_taps; ++k) {
-          const long long u = first + r + k - y.start;
-          if (u < 0 || u % p.up != 0 || u / p.up >= y.in) continue;
-          const T* row = a_row(u / p.up);
-          if (p.hu_matrix) {
-            add_columns(sums[r], up_taps, part, row, hu.get() + k * x.up_taps);
-          } else {
-            add(sums[r], row, hu.get()[k]);
-          }
-        }
+        if (out[r] != nullptr) add_a_rows(sums[r], first + r, part);
       }
       const long long at = part * n;
       T* place[kRows];
@@ -420,16 +448,21 @@ class Rows {
   // ---- Output
 
   void make_output_row(long long row, long long column) {
-    const long long t = row * p.down, outs = ceil_divide(tile, out_phases);
+    const long long outs = tile / out_phases;
+    const int oldest = static_cast<int>(row * p.down % ring_t);
     if (!p.hd_matrix) {
       Sum<T> s = sum(0);
-      for (int k = 0; k < y.down_taps; ++k) add(s, t_row(t + k), hd.get()[k]);
+      for (int k = 0, slot = oldest; k < y.down_taps; ++k, slot = slot + 1 == ring_t ? 0 : slot + 1) {
+        add(s, t_rows.get() + slot * t_stride, hd.get()[k]);
+      }
       combine(s, b_row.get(), p.phases * columns * L);
     }
     for (int phase = 0; phase < out_phases; ++phase) {
       Sum<T> s = sum(0);
       if (p.hd_matrix) {
-        for (int k = 0; k < y.down_taps; ++k) add_columns(s, down_taps, phase, t_row(t + k), hd.get() + k * x.down_taps);
+        for (int k = 0, slot = oldest; k < y.down_taps; ++k, slot = slot + 1 == ring_t ? 0 : slot + 1) {
+          add_columns(s, down_taps, phase, t_rows.get() + slot * t_stride, hd.get() + k * x.down_taps);
+        }
       } else {
         add_columns(s, down_taps, phase, b_row.get(), hd.get());
       }
