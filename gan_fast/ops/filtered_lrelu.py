@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch
 from torch import Tensor
 
 from gan_fast._modes import use_reference
