@@ -2,8 +2,8 @@ r"""Leaky ReLU without aliasing: bias, upsample, leaky ReLU, gain, clamp, downsa
 
     y = D(clamp(gain lrelu(U(x + b)), -c, c))
 
-with U and D the resampling of `upfirdn2d`: upsample by `up` and filter with fu, and filter with fd and keep every `down`-th.
-The image in between, `up`^2 times as large, is never in memory; for the gradients 2 bits a pixel of it are.
+with U and D the resampling of `upfirdn2d`: upsample by `up` and filter with fu, filter with fd and keep every `down`-th
+pixel. The image in between, `up`^2 times as large, is never in memory; for the gradients 2 bits a pixel of it are.
 
 Source: Karras et al. 2021 (StyleGAN3), section 3.1; `gan_fast/reference/filtered_lrelu.py` has it in full.
 """
