@@ -16,6 +16,7 @@ from torch import Tensor
 from gan_fast.reference import adversarial_loss as adversarial
 from gan_fast.reference import bias_act
 from gan_fast.reference import binary_cross_entropy as bce
+from gan_fast.reference import filtered_lrelu
 from gan_fast.reference import gradient_penalty as penalty
 from gan_fast.reference import l1_distance as l1
 from gan_fast.reference import softplus, upfirdn2d
@@ -68,6 +69,9 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "gradient_penalty": penalty.gradient_penalty,
     "gradient_penalty_backward": penalty.gradient_penalty_backward,
     "upfirdn2d": upfirdn2d.upfirdn2d_op,
+    "filtered_lrelu": filtered_lrelu.filtered_lrelu_op,
+    "filtered_lrelu_backward": filtered_lrelu.filtered_lrelu_backward,
+    "filtered_lrelu_tangent": filtered_lrelu.filtered_lrelu_tangent,
 }
 
 for _name, _function in KERNELS.items():
