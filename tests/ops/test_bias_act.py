@@ -103,7 +103,11 @@ def test_every_instruction_set(capability, act):
     """Rows below, at and above a vector, a chunk of a row and a group of pixels, with and without each parameter."""
     with cpu_capability(capability):
         for dtype in DTYPES:
-            for shape, layout in (((2, 35, 3, 5), "channels_last"), ((2, 3, 9, 13), "contiguous"), ((3, 33), "contiguous")):
+            for shape, layout in (
+                ((2, 35, 3, 5), "channels_last"),
+                ((2, 3, 9, 13), "contiguous"),
+                ((3, 33), "contiguous"),
+            ):
                 tensors = inputs_of(shape, dtype)
                 tensors[0] = lay_out(tensors[0], layout)
                 check(act, tensors if len(shape) > 2 else tensors[:3])
@@ -115,7 +119,11 @@ def test_every_instruction_set(capability, act):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_more_than_one_chunk(dtype):
-    for shape, layout in (((2, 3, 70, 61), "contiguous"), ((2, 130, 20, 21), "channels_last"), ((1, 1, 65, 64), "contiguous")):
+    for shape, layout in (
+        ((2, 3, 70, 61), "contiguous"),
+        ((2, 130, 20, 21), "channels_last"),
+        ((1, 1, 65, 64), "contiguous"),
+    ):
         for noise in ("batched", "one", "spatial"):
             tensors = inputs_of(shape, dtype, noise=noise)
             tensors[0] = lay_out(tensors[0], layout)
@@ -140,7 +148,9 @@ def test_third_order_numerically(act):
 
     def gradients(*leaves: Tensor) -> tuple[Tensor, ...]:
         y = function(act, alpha=0.4, clamp=2.5)(*leaves)
-        return torch.autograd.grad(y, leaves, torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).view_as(y), create_graph=True)
+        return torch.autograd.grad(
+            y, leaves, torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).view_as(y), create_graph=True
+        )
 
     check_derivatives(gradients, tensors)
 
@@ -172,7 +182,9 @@ def test_cotangents_of_any_layout(layout):
     tensors = [t.requires_grad_() for t in inputs_of(SHAPE, torch.float64)]
     y = function("lrelu")(*tensors)
     up = lay_out(torch.randn(SHAPE, dtype=torch.float64), layout)
-    for a, b in zip(torch.autograd.grad(y, tensors, up), torch.autograd.grad(truth("lrelu")(*tensors), tensors, up), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(y, tensors, up), torch.autograd.grad(truth("lrelu")(*tensors), tensors, up), strict=True
+    ):
         torch.testing.assert_close(a, b)
 
 
@@ -271,17 +283,26 @@ def test_bitwise_repeatable():
 
 def test_opcheck():
     samples, backward, second = [], [], []
-    for act, clamp, dtype in (("lrelu", 1.0, torch.float32), ("linear", -1.0, torch.bfloat16), ("swish", -1.0, torch.float32)):
+    for act, clamp, dtype in (
+        ("lrelu", 1.0, torch.float32),
+        ("linear", -1.0, torch.bfloat16),
+        ("swish", -1.0, torch.float32),
+    ):
         code = ACTIVATIONS[act].code
         numbers = (1, code, 0.2, 1.5, clamp)
         x, b, scale, noise = (t.requires_grad_() for t in inputs_of((2, 3, 4, 5), dtype))
-        samples += [(x, b, scale, noise, *numbers), (lay_out(x.detach(), "channels_last").requires_grad_(), b, None, None, *numbers)]
+        samples += [
+            (x, b, scale, noise, *numbers),
+            (lay_out(x.detach(), "channels_last").requires_grad_(), b, None, None, *numbers),
+        ]
         y = None if act != "lrelu" else torch.ops.gan_fast.bias_act(*samples[-2]).detach()
         dy = torch.randn(2, 3, 4, 5).to(dtype).requires_grad_()
         backward.append((dy, x, y, b, scale, noise, *numbers, [True] * 4))
         cotangents = tuple(torch.randn_like(t) for t in (x, b, scale, noise))
         second.append((*cotangents, dy, x, y, b, scale, noise, *numbers, [True] * 5))
-        second.append((cotangents[0], None, None, None, dy, x, y, b, scale, noise, *numbers, [True, False, False, True, False]))
+        second.append(
+            (cotangents[0], None, None, None, dy, x, y, b, scale, noise, *numbers, [True, False, False, True, False])
+        )
     check_op(torch.ops.gan_fast.bias_act.default, samples)
     check_op(torch.ops.gan_fast.bias_act_backward.default, backward)
     check_op(torch.ops.gan_fast.bias_act_double_backward.default, second[:3])
@@ -348,7 +369,11 @@ def test_every_device_has_a_kernel(name):
         ({"b": torch.zeros(4)}, ValueError, r"b of shape \[4\]; expected \[3\]"),
         ({"scale": torch.zeros(3, 2)}, ValueError, r"scale of shape \[3, 2\]; expected \[2, 3\]"),
         ({"scale": torch.zeros(2, 3), "dim": 2}, ValueError, "expected dim 1"),
-        ({"noise": torch.zeros(2, 3, 4, 5)}, ValueError, r"noise of shape \[2, 3, 4, 5\]; expected \[N or 1, 1, H, W\]"),
+        (
+            {"noise": torch.zeros(2, 3, 4, 5)},
+            ValueError,
+            r"noise of shape \[2, 3, 4, 5\]; expected \[N or 1, 1, H, W\]",
+        ),
         ({"noise": torch.zeros(5, 4)}, ValueError, r"noise of shape \[5, 4\]"),
     ],
 )

@@ -13,7 +13,12 @@ from support.reference_runner import agree
 from support.strategies import LAYOUTS, draw_values, lay_out
 from support.tolerances import DTYPES
 
-SHAPES = [((2, 3, 4, 5), (2, 3, 1, 1), (2, 1, 4, 5)), ((5,), (5,), (1,)), ((3, 1), (1, 4), (3, 4)), ((0, 2), (2,), (0, 2))]
+SHAPES = [
+    ((2, 3, 4, 5), (2, 3, 1, 1), (2, 1, 4, 5)),
+    ((5,), (5,), (1,)),
+    ((3, 1), (1, 4), (3, 4)),
+    ((0, 2), (2,), (0, 2)),
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -24,7 +29,9 @@ def test_against_the_reference(dtype):
             tensors[0] = lay_out(tensors[0], layout)
             size = max([float(t.abs().max()) for t in tensors if t.numel()] or [0.0])
             # torch sums a gradient to its shape in the dtype's own steps
-            agree(ops.fma, reference.fma, tensors, kind="reduced", value_magnitude=size**2, output_dtype=dtype, factor=4)
+            agree(
+                ops.fma, reference.fma, tensors, kind="reduced", value_magnitude=size**2, output_dtype=dtype, factor=4
+            )
 
 
 def test_any_order_and_the_reference_mode():

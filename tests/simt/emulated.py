@@ -23,7 +23,15 @@ import torch.utils.cpp_extension
 
 from simt import runner
 
-OPS = ("adversarial_loss", "bias_act", "binary_cross_entropy", "gradient_penalty", "l1_distance", "softplus", "upfirdn2d")
+OPS = (
+    "adversarial_loss",
+    "bias_act",
+    "binary_cross_entropy",
+    "gradient_penalty",
+    "l1_distance",
+    "softplus",
+    "upfirdn2d",
+)
 # Their CUDA side calls nothing that the file with the schemas defines.
 STANDALONE = ("bias_act", "gradient_penalty", "softplus", "upfirdn2d")
 CSRC = runner.ROOT / "csrc"
