@@ -17,6 +17,7 @@ from gan_fast.reference import adversarial_loss as adversarial
 from gan_fast.reference import binary_cross_entropy as bce
 from gan_fast.reference import gradient_penalty as penalty
 from gan_fast.reference import l1_distance as l1
+from gan_fast.reference import modulated_convolution as modulated
 from gan_fast.reference import softplus
 
 # A Library object that is not kept loses its kernels.
@@ -63,6 +64,10 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "l1_distance_backward": l1.l1_distance_backward,
     "gradient_penalty": penalty.gradient_penalty,
     "gradient_penalty_backward": penalty.gradient_penalty_backward,
+    "modulated_convolution": modulated.modulated_convolution,
+    "modulated_convolution_input_gradient": modulated.input_gradient,
+    "modulated_convolution_weight_gradient": modulated.weight_gradient,
+    "modulated_convolution_epilogue_gradient": modulated.epilogue_gradient,
 }
 
 for _name, _function in KERNELS.items():
