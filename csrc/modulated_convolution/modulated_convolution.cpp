@@ -79,7 +79,7 @@ Triple epilogue_gradient(const Tensor& dy, const Tensor& y, const OptionalTensor
   return op.call(dy, y, noise, e.act, e.alpha, e.gain, e.clamp);
 }
 
-// ---- Shapes for tracing: results have the memory order of the image they are made from
+// ---- Shapes for tracing: images have the memory order of the one they are made from, dw is channels_last
 
 at::TensorOptions sums_like(const Tensor& x) {
   return x.options().dtype(accumulate_type(x.scalar_type()));
@@ -128,7 +128,8 @@ Pair input_gradient_meta(
 
 Tensor weight_gradient_meta(
     const Tensor& dz, const Tensor& x, const OptionalTensor&, const OptionalTensor&, int64_t size, int64_t) {
-  return at::empty_symint({dz.sym_size(1), x.sym_size(1), size, size}, dz.options());
+  return at::empty_symint(
+      {dz.sym_size(1), x.sym_size(1), size, size}, dz.options(), at::MemoryFormat::ChannelsLast);
 }
 
 Triple epilogue_gradient_meta(

@@ -80,13 +80,13 @@ def input_gradient(
 
 
 def weight_gradient(dz: Tensor, x: Tensor, s: Tensor | None, d: Tensor | None, size: int, padding: int) -> Tensor:
-    """dw `[O, I, size, size]`, contiguous."""
+    """dw `[O, I, size, size]`, channels_last."""
     like = x.new_empty(dz.shape[1], x.shape[1], size, size)
     both, one = [padding, padding], [1, 1]
     dw: Tensor = torch.ops.aten.convolution_backward(
         scaled(dz, d), scaled(x, s), like, None, one, both, one, False, [0, 0], 1, [False, True, False]
     )[1]
-    return dw.contiguous()
+    return dw.contiguous(memory_format=torch.channels_last)
 
 
 def epilogue_gradient(

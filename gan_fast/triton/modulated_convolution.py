@@ -3,7 +3,7 @@
     product              y[n,p,o]  = E( d[n,o] sum_{t,i} w[o,t,i] s[n,i] x[n,p+t,i] + noise[n,p] + b[o] )
     (roles swapped)      g[n,p,i]  = sum_{t,o} w[o,-t,i] d[n,o] dz[n,p+t,o],   dx = s g,   ds[n,i] = sum_p x g
     weight_gradient      dw[o,t,i] = sum_n d[n,o] s[n,i] sum_p dz[n,p,o] x[n,p+t,i]
-    epilogue_gradient    dz = E'(y) dy,   sum_p dz,   sum_p (E'(y) z - noise) dz
+    epilogue_gradient    dz = E'(y) dy,   sum_p dz,   sum_p (y [|y| < clamp] dy - noise dz); dz may be scaled on its way out
 
 E(z) = clamp(gain act(z)) with act linear, relu or leaky relu. Tensors are channels_last: p runs over pixels, t over the
 taps of the kernel, and the innermost index lies densely in memory. These are implicit matrix products: no tensor of
@@ -54,13 +54,9 @@ def product(
     clamp,
     SIZE: tl.constexpr,
     PADDING: tl.constexpr,
-    LOAD_SCALE: tl.constexpr,
-    STORE_SCALE: tl.constexpr,
-    NOISE: tl.constexpr,
-    BIAS: tl.constexpr,
+    FLIP: tl.constexpr,
     SLOPED: tl.constexpr,
     CLAMP: tl.constexpr,
-    REDUCE: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
@@ -99,11 +95,11 @@ def product(
             mask=inside[:, None] & k_inside[None, :],
             other=0.0,
         )
-        if LOAD_SCALE:
+        if load_scale is not None:
             scale = tl.load(load_scale + sample * channels + k, mask=k_inside, other=0.0)
             a = (a.to(tl.float32) * scale[None, :]).to(x.dtype.element_ty)
         b = tl.load(
-            w + tap * w_tap + k[:, None] * w_in + column[None, :] * w_out,
+            w + (TAPS - 1 - tap if FLIP else tap) * w_tap + k[:, None] * w_in + column[None, :] * w_out,
             mask=k_inside[:, None] & column_inside[None, :],
             other=0.0,
         )
@@ -111,14 +107,14 @@ def product(
 
     place = sample.to(tl.int64) * pixels * out_channels + pixel[:, None] * out_channels + column[None, :]
     mask = pixel_inside[:, None] & column_inside[None, :]
-    if REDUCE:
+    if partial is not None:
         reduced = tl.sum(sum * tl.load(other + place, mask=mask, other=0.0).to(tl.float32), axis=0)
         tl.store(partial + (sample * tiles_m + tile_m) * out_channels + column, reduced, mask=column_inside)
-    if STORE_SCALE:
+    if store_scale is not None:
         sum *= tl.load(store_scale + sample * out_channels + column, mask=column_inside, other=0.0)[None, :]
-    if NOISE:
+    if noise is not None:
         sum += tl.load(noise + sample * noise_sample + pixel, mask=pixel_inside, other=0.0).to(tl.float32)[:, None]
-    if BIAS:
+    if bias is not None:
         sum += tl.load(bias + column, mask=column_inside, other=0.0).to(tl.float32)[None, :]
     if SLOPED:
         # a NaN is not below zero and stays one
@@ -148,8 +144,6 @@ def weight_gradient(
     pixels_a_split,
     SIZE: tl.constexpr,
     PADDING: tl.constexpr,
-    D: tl.constexpr,
-    S: tl.constexpr,
     BO: tl.constexpr,
     BI: tl.constexpr,
     BP: tl.constexpr,
@@ -196,9 +190,9 @@ def weight_gradient(
                 other=0.0,
             )
             sum_sample = _multiply(a, b, sum_sample, PRECISION, WIDE)
-        if D:
+        if d is not None:
             sum_sample *= tl.load(d + sample * out_channels + o, mask=o_inside, other=0.0)[:, None]
-        if S:
+        if s is not None:
             sum_sample *= tl.load(s + sample * channels + i, mask=i_inside, other=0.0)[None, :]
         sum += sum_sample
     place = ((split.to(tl.int64) * out_channels + o[:, None]) * TAPS + tap) * channels + i[None, :]
@@ -210,6 +204,7 @@ def epilogue_gradient(
     dy,
     y,
     noise,
+    scale,
     dz,
     sums,
     products,
@@ -221,7 +216,6 @@ def epilogue_gradient(
     alpha,
     gain,
     clamp,
-    NOISE: tl.constexpr,
     SLOPED: tl.constexpr,
     CLAMP: tl.constexpr,
     BP: tl.constexpr,
@@ -235,6 +229,8 @@ def epilogue_gradient(
     column = tile * BC + tl.arange(0, BC)
     column_inside = column < channels
     start = sample.to(tl.int64) * pixels * channels
+    if scale is not None:
+        factor = tl.load(scale + sample * channels + column, mask=column_inside, other=0.0)[None, :]
     sum = tl.zeros((BC,), tl.float32)
     product_sum = tl.zeros((BC,), tl.float32)
     last = tl.minimum((chunk + 1) * pixels_a_chunk, pixels)
@@ -253,10 +249,12 @@ def epilogue_gradient(
         g *= gain
         if SLOPED:
             g = tl.where(v > 0, g, g * alpha)
-        if NOISE:
+        if noise is not None:
             product -= g * tl.load(noise + sample * noise_sample + pixel, mask=inside, other=0.0).to(tl.float32)[:, None]
-        tl.store(dz + place, g.to(dz.dtype.element_ty), mask=mask)
         sum += tl.sum(g, axis=0)
+        if scale is not None:
+            g *= factor
+        tl.store(dz + place, g.to(dz.dtype.element_ty), mask=mask)
         product_sum += tl.sum(product, axis=0)
     place = (sample * chunks + chunk) * channels + column
     tl.store(sums + place, sum, mask=column_inside)
