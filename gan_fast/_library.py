@@ -19,6 +19,7 @@ from gan_fast.reference import gradient_penalty as penalty
 from gan_fast.reference import l1_distance as l1
 from gan_fast.reference import modulated_convolution as modulated
 from gan_fast.reference import softplus
+from gan_fast.triton import serve
 
 # A Library object that is not kept loses its kernels.
 _library = torch.library.Library("gan_fast", "IMPL")
@@ -72,3 +73,9 @@ KERNELS: dict[str, Callable[..., Any]] = {
 
 for _name, _function in KERNELS.items():
     _library.impl(_name, _function, "CompositeExplicitAutograd")
+
+# Modulated convolution on CUDA is Triton's or cuDNN's, which nothing decides before a tensor is there.
+_library.impl("modulated_convolution", serve.forward, "CUDA")
+_library.impl("modulated_convolution_input_gradient", serve.input_gradient, "CUDA")
+_library.impl("modulated_convolution_weight_gradient", serve.weight_gradient, "CUDA")
+_library.impl("modulated_convolution_epilogue_gradient", serve.epilogue_gradient, "CUDA")

@@ -22,7 +22,7 @@ from gan_fast.reference.adversarial_loss import accumulate_dtype
 
 
 def memory_order(x: Tensor) -> torch.memory_format:
-    """channels_last or contiguous: what `suggest_memory_format` of C++ answers, and so the order of a result made of x."""
+    """channels_last or contiguous, as `suggest_memory_format` of C++ answers: the order of a result made of x."""
     least = 0
     for dim in (1, 3, 2, 0):
         size, stride = x.shape[dim], x.stride(dim)

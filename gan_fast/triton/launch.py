@@ -69,19 +69,10 @@ def weight_gradient(dz: Tensor, x: Tensor, s: Tensor | None, d: Tensor | None, s
 
 
 def epilogue_gradient(
-    dy: Tensor,
-    y: Tensor,
-    noise: Tensor | None,
-    act: int,
-    alpha: float,
-    gain: float,
-    clamp: float,
-    scale: Tensor | None = None,
+    dy: Tensor, y: Tensor, noise: Tensor | None, act: int, alpha: float, gain: float, clamp: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dz, sums and products; with `scale` `[N, C]` dz leaves multiplied by it."""
-    plan = plans.epilogue_gradient(
-        dy, y, noise, target_of(y), act=act, alpha=alpha, gain=gain, clamp=clamp, scale=scale
-    )
+    """dz, sums and products."""
+    plan = plans.epilogue_gradient(dy, y, noise, target_of(y), act=act, alpha=alpha, gain=gain, clamp=clamp)
     run(plan)
     sums, products = plan.partials
     return plan.result.contiguous(memory_format=memory_order(y)), sums.sum(1), products.sum(1)

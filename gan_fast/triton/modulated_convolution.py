@@ -3,13 +3,13 @@
     product              y[n,p,o]  = E( d[n,o] sum_{t,i} w[o,t,i] s[n,i] x[n,p+t,i] + noise[n,p] + b[o] )
     (roles swapped)      g[n,p,i]  = sum_{t,o} w[o,-t,i] d[n,o] dz[n,p+t,o],   dx = s g,   ds[n,i] = sum_p x g
     weight_gradient      dw[o,t,i] = sum_n d[n,o] s[n,i] sum_p dz[n,p,o] x[n,p+t,i]
-    epilogue_gradient    dz = E'(y) dy,   sum_p dz,   sum_p (y [|y| < clamp] dy - noise dz); dz may be scaled on its way out
+    epilogue_gradient    dz = E'(y) dy,   sum_p dz,   sum_p (y [|y| < clamp] dy - noise dz)
 
 E(z) = clamp(gain act(z)) with act linear, relu or leaky relu. Tensors are channels_last: p runs over pixels, t over the
 taps of the kernel, and the innermost index lies densely in memory. These are implicit matrix products: no tensor of
 patches is ever written. A tile of `product` is BM pixels of *one* sample by BN output channels, so that the styles of a
-step are one vector of BK numbers. `weight_gradient` sums over the pixels of one sample before it scales, in float32: its
-scales cost nothing in the inner loop. Sums across programs go through partial results in a fixed order of addition.
+step are one vector of BK numbers. `weight_gradient` sums over the pixels of one sample before it scales, in float32:
+its scales cost nothing in the inner loop. Sums across programs go through partial results, added in a fixed order.
 
 `WIDE` computes in float32 what was rounded to the storage type: the interpreter's bfloat16 arithmetic is wrong.
 """
@@ -204,7 +204,6 @@ def epilogue_gradient(
     dy,
     y,
     noise,
-    scale,
     dz,
     sums,
     products,
@@ -229,8 +228,6 @@ def epilogue_gradient(
     column = tile * BC + tl.arange(0, BC)
     column_inside = column < channels
     start = sample.to(tl.int64) * pixels * channels
-    if scale is not None:
-        factor = tl.load(scale + sample * channels + column, mask=column_inside, other=0.0)[None, :]
     sum = tl.zeros((BC,), tl.float32)
     product_sum = tl.zeros((BC,), tl.float32)
     last = tl.minimum((chunk + 1) * pixels_a_chunk, pixels)
@@ -250,10 +247,9 @@ def epilogue_gradient(
         if SLOPED:
             g = tl.where(v > 0, g, g * alpha)
         if noise is not None:
-            product -= g * tl.load(noise + sample * noise_sample + pixel, mask=inside, other=0.0).to(tl.float32)[:, None]
+            added = tl.load(noise + sample * noise_sample + pixel, mask=inside, other=0.0).to(tl.float32)
+            product -= g * added[:, None]
         sum += tl.sum(g, axis=0)
-        if scale is not None:
-            g *= factor
         tl.store(dz + place, g.to(dz.dtype.element_ty), mask=mask)
         product_sum += tl.sum(product, axis=0)
     place = (sample * chunks + chunk) * channels + column

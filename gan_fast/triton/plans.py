@@ -5,8 +5,8 @@ tensors on the meta device, compiled ahead of time.
 
 Tiles. A step multiplies `[m, k]` by `[k, n]` and reads m k + k n numbers for m n k products, so large tiles read less;
 what they leave over at the border of a small image or of few channels is lost. wgmma needs m >= 64 and four warps.
-Shared memory holds `stages` steps: 3 of 2 (128 + 256) 64 bytes are 147 KB of 227 KB on sm_90, 4 of 2 (128 + 64) 64 are 98
-KB of 163 KB on sm_80.
+Shared memory holds `stages` steps: 3 of 2 (128 + 256) 64 bytes are 147 KB of 227 KB on sm_90, 4 of 2 (128 + 64) 64
+are 98 KB of 163 KB on sm_80.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 
 Capability = tuple[int, int]
-FUSED = {"linear": 0, "relu": 1, "lrelu": 2}
 _LAST = torch.channels_last
 
 
 @dataclass(frozen=True)
 class Tile:
-    """m rows by n columns of the result, k of the sum a step; rows are pixels, in the weight gradient output channels."""
+    """m rows by n columns of the result, k of the sum a step; rows are pixels (weight gradient: output channels)."""
 
     m: int
     n: int
@@ -259,7 +258,6 @@ def epilogue_gradient(
     alpha: float = 0.0,
     gain: float = 1.0,
     clamp: float = -1.0,
-    scale: Tensor | None = None,
 ) -> Plan:
     """dz like y, and the partial sums of its two reductions, `[N, chunks, C]`."""
     dy, y = _last(dy), _last(y)
@@ -277,7 +275,6 @@ def epilogue_gradient(
         "dy": dy,
         "y": y,
         "noise": noise,
-        "scale": _scale(scale),
         "dz": dz,
         "sums": sums,
         "products": products,
