@@ -2,11 +2,12 @@
 
 At the first use of a (card, product, shape, dtype, memory order) both run on the tensors at hand, alternately and timed
 by the card's own events; the faster one serves from then on. What was measured stays in the process and in a file
-beside the NVRTC cache, one for each card and each version of Triton, torch, cuDNN and these kernels, written atomically:
-with that file every run chooses alike. Batches share an entry up to the next power of two.
+beside the NVRTC cache, one for each card and each version of Triton, torch, cuDNN and these kernels, written
+atomically: with that file every run chooses alike. Batches share an entry up to the next power of two.
 
-Nothing is compiled or measured while a CUDA graph is captured: a kernel that is remembered as the faster one and has run
-in this process serves, else the shared convolution; run a step before capturing it. Tracing (`torch.compile`) sees one op and no choice at all.
+Nothing is compiled or measured while a CUDA graph is captured: a kernel that is remembered as the faster one and has
+run in this process serves, else the shared convolution; run a step before capturing it. Tracing (`torch.compile`) sees
+one op and no choice at all.
 
     GAN_FAST_MODULATED_CONV=auto      the rule above
     GAN_FAST_MODULATED_CONV=triton    the kernel always; where it fails to compile, that is an error

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gan_fast.reference import modulated_convolution as reference
-from gan_fast.triton import plans, rule, shared, why_not
+from gan_fast.triton import plans, reason_said_once, rule, shared
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -22,10 +22,7 @@ def _can(*images: Tensor) -> bool:
     """Whether the kernels take these tensors at all; a missing Triton is said once."""
     if any(x.numel() == 0 or x[0].numel() >= 2**31 or x.dtype not in DTYPES for x in images):
         return False
-    reason = why_not(images[0].device)
-    if reason is not None:
-        rule.say_once(f"gan_fast has no Triton kernel for modulated convolution here: {reason}; plain PyTorch serves")
-    return reason is None
+    return reason_said_once(images[0].device) is None
 
 
 def _kind(x: Tensor) -> str:
@@ -79,9 +76,7 @@ def forward(
         _flags(s=s, d=d),
     )
     exact = len(x), act != 0, clamp >= 0, *((t.dtype, t.shape) if t is not None else None for t in (noise, bias))
-    return _choose(  # type: ignore[no-any-return]
-        x, key, exact, lambda: launch.forward(*arguments), lambda: shared.forward(*arguments)
-    )
+    return _choose(x, key, exact, lambda: launch.forward(*arguments), lambda: shared.forward(*arguments))
 
 
 def input_gradient(
@@ -105,7 +100,7 @@ def input_gradient(
         _order(dz),
         _flags(s=s, d=d, ds=x),
     )
-    return _choose(  # type: ignore[no-any-return]
+    return _choose(
         dz, key, len(dz), lambda: launch.input_gradient(*arguments), lambda: shared.input_gradient(*arguments)
     )
 
@@ -127,7 +122,7 @@ def weight_gradient(dz: Tensor, x: Tensor, s: Tensor | None, d: Tensor | None, s
         _order(x),
         _flags(s=s, d=d),
     )
-    return _choose(  # type: ignore[no-any-return]
+    return _choose(
         x, key, len(x), lambda: launch.weight_gradient(*arguments), lambda: shared.weight_gradient(*arguments)
     )
 
@@ -143,7 +138,7 @@ def epilogue_gradient(
 
     key = rule.key_of("epilogue-gradient", len(y), y.shape[1], _pixels(y), _NAMES[y.dtype], _order(y))
     exact = len(y), act != 0, clamp >= 0, (noise.dtype, noise.shape) if noise is not None else None
-    return _choose(  # type: ignore[no-any-return]
+    return _choose(
         y, key, exact, lambda: launch.epilogue_gradient(*arguments), lambda: reference.epilogue_gradient(*arguments)
     )
 
