@@ -19,7 +19,6 @@ from gan_fast.reference import binary_cross_entropy as bce
 from gan_fast.reference import gradient_penalty as penalty
 from gan_fast.reference import l1_distance as l1
 from gan_fast.reference import modulated_convolution as modulated
-from gan_fast.reference import softplus
 from gan_fast.triton import serve
 
 # A Library object that is not kept loses its kernels.
