@@ -94,7 +94,7 @@ def tensor_pickle(payload=None, size=(2,), stride=(1,), offset=0):
     if payload is None:
         file = io.BytesIO()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # storages with a dtype are deprecated, and tensors are still pickled with them
+            warnings.simplefilter("ignore")  # deprecated, and tensors are still pickled with it
             torch.save(torch.zeros(4).storage(), file, _use_new_zipfile_serialization=False)
         payload = file.getvalue()
     storage = b"ctorch.storage\n_load_from_bytes\n" + opcodes((payload,)) + b"R"
