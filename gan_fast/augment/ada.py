@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gan_fast import ops
 from gan_fast.augment import geometry, wavelets
-from gan_fast.augment.draws import Draws, check_images
+from gan_fast.augment.draws import Draws, check_images, working
 
 BLIT = ("x_flip", "rotate_90", "integer_shift")
 GEOMETRY = ("scale", "rotate", "stretch", "fractional_shift")
@@ -53,7 +53,7 @@ class ADA(nn.Module):
         augment = ADA("bgc", p=0.2)
         logits = critic(augment(images, generator=stream))
 
-    Computed in fp32, returned in the images' dtype and on their device. Differentiable to any order with respect to the
+    Computed in fp32 (fp64 for fp64 images), returned in the images' dtype and on their device. Differentiable to any order with respect to the
     images (linear in them); nothing is read back from the device and no shape depends on what is drawn. At p = 0 it is
     the identity up to rounding. Sizes from 8 pixels, square or not; 3 channels, or 1, which counts as three equal ones;
     any number without colour transforms. For each transform in the order of the table above, [N] uniform numbers
@@ -88,13 +88,13 @@ class ADA(nn.Module):
         """`[N, C, H, W]`, augmented. `generator` lives on the images' device; torch's default one without it."""
         self._check(images)
         draws = Draws(len(images), images.device, generator, self.share)
-        x = images.float()
+        x = working(images)
         if self._any(*BLIT, *GEOMETRY):
-            x = geometry.resample(x, self.inverse_matrix(draws, *x.shape[2:]), self.filter_)
+            x = geometry.resample(x, self.inverse_matrix(draws, *x.shape[2:]).to(x.dtype), self.filter_)
         if self._any(*COLOUR):
-            x = _recolour(x, self.colour_matrix(draws))
+            x = _recolour(x, self.colour_matrix(draws).to(x.dtype))
         if self._any(*FILTER):
-            x = self._filtered(x, self.band_gains(draws))
+            x = self._filtered(x, self.band_gains(draws).to(x.dtype))
         if "noise" in self.names:
             strength = self._where(draws, lambda: draws.normal().abs() * 0.1, 0.0)
             x = x + strength.view(-1, 1, 1, 1) * draws.normal(*x.shape[1:])
@@ -174,13 +174,13 @@ class ADA(nn.Module):
     def _filtered(self, x: Tensor, gains: Tensor) -> Tensor:
         """The sum of bands times gains, along rows and then along columns, borders reflected."""
         n, c, h, w = x.shape
-        taps = self.bands.shape[1]
+        bands, taps = self.bands.to(x.dtype), self.bands.shape[1]
         weights = gains.repeat_interleave(c, 0).view(n * c, 4, 1, 1)
         rows = _reflected(w, taps // 2, x.device)
         x = x.index_select(3, rows).reshape(n * c, 1, h, -1)
-        x = (ops.conv2d(x, self.bands.view(4, 1, 1, taps)) * weights).sum(1, keepdim=True)
+        x = (ops.conv2d(x, bands.view(4, 1, 1, taps)) * weights).sum(1, keepdim=True)
         columns = _reflected(h, taps // 2, x.device)
-        x = ops.conv2d(x.index_select(2, columns), self.bands.view(4, 1, taps, 1))
+        x = ops.conv2d(x.index_select(2, columns), bands.view(4, 1, taps, 1))
         return (x * weights).sum(1).view(n, c, h, w)
 
     def _kept(self, draws: Draws, height: int, width: int) -> Tensor:
