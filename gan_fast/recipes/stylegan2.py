@@ -386,7 +386,9 @@ class StyleGAN2(Recipe):
             if found is None:
                 continue
             theirs, ours = found.state_dict(), network.state_dict()
-            odd = [k for k in {**ours, **theirs} if k not in ours or k not in theirs or ours[k].shape != theirs[k].shape]
+            odd = [
+                k for k in {**ours, **theirs} if k not in ours or k not in theirs or ours[k].shape != theirs[k].shape
+            ]
             if odd:
                 shapes = [list(s[odd[0]].shape) if odd[0] in s else "none" for s in (theirs, ours)]
                 raise ValueError(
