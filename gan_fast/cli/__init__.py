@@ -18,6 +18,7 @@ COMMANDS = {
     "resume": ("gan_fast.cli.resume", "go on with a run as if it had never stopped"),
     "generate": ("gan_fast.cli.generate", "write images from a run: PNGs and a grid"),
     "evaluate": ("gan_fast.cli.evaluate", "measure the quality of a run, beside its baselines"),
+    "convert": ("gan_fast.cli.convert", "turn a StyleGAN2 .pkl into safetensors, running nothing of it"),
     "data": ("gan_fast.cli.data", "look into images and pack them for training"),
     "doctor": ("gan_fast.doctor", "versions, devices, and which kernel serves each op and why"),
     "bench": ("gan_fast.bench", "the benchmark table for this machine"),

@@ -17,8 +17,8 @@ from gan_fast.ops.convolution import (
     conv_transpose2d,
     conv_transpose3d,
 )
-from gan_fast.ops.fma import fma
 from gan_fast.ops.filtered_lrelu import filtered_lrelu
+from gan_fast.ops.fma import fma
 from gan_fast.ops.grid_sample import grid_sample
 from gan_fast.ops.linear import linear
 from gan_fast.ops.modulated_conv2d import modulated_conv2d, modulated_conv2d_v3
@@ -59,8 +59,8 @@ __all__ = [
     "conv_transpose3d",
     "downsample2d",
     "filter2d",
-    "fma",
     "filtered_lrelu",
+    "fma",
     "grid_sample",
     "leaky_relu",
     "linear",

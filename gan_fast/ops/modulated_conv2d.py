@@ -4,8 +4,8 @@
                                                          q_oi = sum over k, l of W_oikl^2
 
 The style multiplies input channels and the demodulation output channels, so both may be taken out of the weights
-w_n = d_n s_n W: every sample is convolved with the same W, and no [N, O, I, kh, kw] weights, nor their gradients, exist.
-The first pass writes s x; the last takes d, the noise, the bias, the activation, its gain and the clamp together.
+w_n = d_n s_n W: every sample is convolved with the same W, and there are no [N, O, I, kh, kw] weights nor gradients of
+them. The first pass writes s x; the last takes d, noise, bias, activation, gain and clamp together.
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ def modulated_conv2d(
 
     Args:
         x: `[N, I, H, W]`, float64, float32, bfloat16 or float16.
-        weight: `[O, I, kh, kw]`; it, `styles`, `noise` and `bias` may be wider than `x`: narrow images, wide parameters.
+        weight: `[O, I, kh, kw]`; it, `styles`, `noise` and `bias` may be wider than `x`: bfloat16 images, float32
+            parameters.
         styles: `[N, I]`.
-        noise: broadcastable to `[N, 1, H', W']`, or None.
+        noise: `[N, 1, H', W']`, `[1, 1, H', W']` or `[H', W']`, the same for all channels, or None.
         up, down, padding, resample_filter, flip_weight: as in `conv2d_resample`.
         demodulate: divide by the norm of the weights (with eps 1e-8 on its square).
         fused_modconv: taken for compatibility; which formulation runs is chosen here.

@@ -24,7 +24,7 @@ from gan_fast.reference.adversarial_loss import accumulate_dtype
 
 
 class Activation(NamedTuple):
-    """The number the kernels know it by, and the defaults; alpha is lrelu's slope below zero and nothing to the others."""
+    """The number the kernels know it by, and the defaults; alpha is the slope of lrelu below zero alone."""
 
     code: int
     alpha: float
@@ -73,8 +73,11 @@ def activate(u: Tensor, act: int, alpha: float) -> Tensor:
         return u * torch.sigmoid(u)
     if name == "softplus":
         return -F.logsigmoid(-u)  # F.softplus is linear above 20
-    functions = {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "elu": F.elu, "selu": F.selu}
-    return functions[name](u)
+    if name == "relu":
+        return F.relu(u)
+    if name in ("elu", "selu"):
+        return F.elu(u) if name == "elu" else F.selu(u)
+    return torch.tanh(u) if name == "tanh" else torch.sigmoid(u)
 
 
 def slope(u: Tensor, act: int, alpha: float) -> Tensor:

@@ -8,11 +8,29 @@ arguments are those of StyleGAN2-ADA's PyTorch networks, so that its weights loa
 
 from __future__ import annotations
 
+from gan_fast.models.stylegan2.conversion import convert, read_networks
 from gan_fast.models.stylegan2.discriminator import Discriminator
 from gan_fast.models.stylegan2.mapping import MappingNetwork
+from gan_fast.models.stylegan2.pickles import PickleError
 from gan_fast.models.stylegan2.synthesis import NOISE_MODES, Generator, SynthesisNetwork
+from gan_fast.models.stylegan2.weights import WeightsError, load, load_generator, load_network, save
 
-__all__ = ["NOISE_MODES", "Discriminator", "Generator", "MappingNetwork", "SynthesisNetwork", "build"]
+__all__ = [
+    "NOISE_MODES",
+    "Discriminator",
+    "Generator",
+    "MappingNetwork",
+    "PickleError",
+    "SynthesisNetwork",
+    "WeightsError",
+    "build",
+    "convert",
+    "load",
+    "load_generator",
+    "load_network",
+    "read_networks",
+    "save",
+]
 
 
 def build(

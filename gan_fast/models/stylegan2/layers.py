@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_fast import ops
@@ -126,13 +125,13 @@ class FullyConnectedLayer(nn.Module):
         self.bias_gain = lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = (self.weight * self.weight_gain).to(x.dtype)
-        bias = self.bias
-        if bias is not None:
-            bias = (bias if self.bias_gain == 1 else bias * self.bias_gain).to(x.dtype)
+        weight = self.weight * self.weight_gain
+        bias: Tensor | None = self.bias
+        if bias is not None and self.bias_gain != 1:
+            bias = bias * self.bias_gain
         if self.activation == "linear":
-            return F.linear(x, weight, bias)
-        return ops.bias_act(F.linear(x, weight), bias, act=self.activation)
+            return ops.linear(x, weight, bias)
+        return ops.bias_act(ops.linear(x, weight), bias, act=self.activation)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, activation={self.activation}"
@@ -181,7 +180,7 @@ class Conv2dLayer(nn.Module):
             return x
         return ops.bias_act(
             x,
-            None if self.bias is None else self.bias.to(x.dtype),
+            self.bias,
             act=self.activation,
             gain=default_gain(self.activation) * gain,
             clamp=None if self.conv_clamp is None else self.conv_clamp * gain,

@@ -22,6 +22,10 @@ class MappingNetwork(nn.Module):
     then there is no truncation.
     """
 
+    embed: FullyConnectedLayer
+    fc0: FullyConnectedLayer
+    w_avg: Tensor
+
     def __init__(
         self,
         z_dim: int,

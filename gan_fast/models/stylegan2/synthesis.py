@@ -10,7 +10,7 @@ section 2 and figures 2 and 7. Half precision with clamped layers: Karras et al.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,20 +34,22 @@ from gan_fast.models.stylegan2.layers import (
 from gan_fast.models.stylegan2.mapping import MappingNetwork
 
 NOISE_MODES = ("random", "const", "none")
-NoiseSource = torch.Generator | Sequence[torch.Generator] | None
+NoiseSource = torch.Generator | Sequence[torch.Generator] | Callable[[int, int], Tensor] | None
 
 
 def draw_noise(samples: int, side: int, like: Tensor, source: NoiseSource) -> Tensor:
     """N(0, 1) `[N, 1, side, side]` in `like`'s dtype on its device.
 
     From a sequence of N streams each sample is drawn from its own, so that it belongs to its seed alone. A stream of
-    another device is drawn from there and moved.
+    another device is drawn from there and moved. A function is called with `samples` and `side` and gives the numbers.
     """
     if source is None:
         return torch.randn(samples, 1, side, side, dtype=like.dtype, device=like.device)
     if isinstance(source, torch.Generator):
         drawn = torch.randn(samples, 1, side, side, generator=source, dtype=like.dtype, device=source.device)
         return drawn.to(like.device)
+    if callable(source):
+        return source(samples, side).to(like)
     if len(source) != samples:
         raise ValueError(f"noise_generator must be one stream or one for each of {samples} samples, got {len(source)}")
     each = [torch.randn(1, side, side, generator=s, dtype=like.dtype, device=s.device).to(like.device) for s in source]
@@ -57,6 +59,7 @@ def draw_noise(samples: int, side: int, like: Tensor, source: NoiseSource) -> Te
 class SynthesisLayer(nn.Module):
     """`[N, in, R / up, R / up]` and styles `[N, w_dim]` to `[N, out, R, R]`."""
 
+    noise_const: Tensor
     resample_filter: Tensor
 
     def __init__(
@@ -103,13 +106,13 @@ class SynthesisLayer(nn.Module):
             x,
             self.weight,
             self.affine(w),
-            None if noise is None else noise.to(x.dtype),
+            noise,
             up=self.up,
             padding=self.padding,
             resample_filter=self.resample_filter,
             # Trained networks hold the kernels of upsampling layers in the orientation of a transposed convolution.
             flip_weight=self.up == 1,
-            bias=self.bias.to(x.dtype),
+            bias=self.bias,
             act=self.activation,
             gain=default_gain(self.activation) * gain,
             clamp=None if self.conv_clamp is None else self.conv_clamp * gain,
@@ -140,7 +143,7 @@ class ToRGBLayer(nn.Module):
             self.affine(w) * self.weight_gain,
             padding=self.padding,
             demodulate=False,
-            bias=self.bias.to(x.dtype),
+            bias=self.bias,
             act="linear",
             clamp=self.conv_clamp,
         )
@@ -292,7 +295,8 @@ class SynthesisNetwork(nn.Module):
         Args:
             ws: `[N, num_ws, w_dim]`.
             noise_mode: "random" draws anew, "const" uses the buffers `noise_const`, "none" adds nothing.
-            noise_generator: of random noise: one stream, or one for each sample, which then belongs to its seed alone.
+            noise_generator: of random noise: one stream, or one for each sample, which then belongs to its seed alone;
+                or a function of (N, R) that gives `[N, 1, R, R]`.
             force_fp32: run every block in the dtype of the weights.
             ignored: `fused_modconv` and `update_emas`, which other implementations take here.
         """
