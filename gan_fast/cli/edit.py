@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from gan_fast import editing
+from gan_fast.cli import UsageError
 from gan_fast.cli.generator import StyleOptions, check_seeds
 from gan_fast.cli.numbers import parse_numbers
 from gan_fast.cli.parse import parse
@@ -48,13 +49,13 @@ class Edit(StyleOptions):
         super().__post_init__()
         check_seeds(self.seeds)
         if not self.directions or min(self.directions) < 0:
-            raise ValueError(f"directions must be whole numbers from 0, got {list(self.directions)}")
+            raise UsageError(f"directions must be whole numbers from 0, got {list(self.directions)}")
         if self.steps < 3 or self.steps % 2 == 0:
-            raise ValueError(
+            raise UsageError(
                 f"steps must be an odd number from 3, so that the original is in the middle, got {self.steps}"
             )
         if not (math.isfinite(self.strength) and self.strength > 0):
-            raise ValueError(f"strength must be greater than 0, got {self.strength}")
+            raise UsageError(f"strength must be greater than 0, got {self.strength}")
         if self.layers is not None:
             parse_numbers(self.layers)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gan_fast import editing
+from gan_fast.cli import UsageError
 from gan_fast.cli.generator import StyleOptions
 from gan_fast.cli.numbers import parse_numbers
 from gan_fast.cli.parse import parse
@@ -37,10 +38,10 @@ class Generate(StyleOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.count < 1 or min(self.seed, *self.seeds, 0) < 0:
-            raise ValueError("count must be at least 1 and seeds 0 or greater")
+            raise UsageError("count must be at least 1 and seeds 0 or greater")
         if self.style_mix is not None:
             if self.noise == "random":
-                raise ValueError("a style-mix table has --noise const or none: its pictures have two seeds each")
+                raise UsageError("a style-mix table has --noise const or none: its pictures have two seeds each")
             self.table()
 
     def table(self) -> tuple[list[int], list[int], list[int]]:

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
+from gan_fast.cli import UsageError
 from gan_fast.training import folder, machine
 from gan_fast.training.control import Control
 
@@ -26,7 +27,7 @@ class GeneratorOptions:
 
     def __post_init__(self) -> None:
         if self.run is not None and self.weights is not None:
-            raise ValueError("give --run or --weights, not both")
+            raise UsageError("give --run or --weights, not both")
 
     def open(self) -> Control:
         run = None if self.weights is not None else self.run or folder.newest()
@@ -53,11 +54,11 @@ class StyleOptions(GeneratorOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not math.isfinite(self.truncation):
-            raise ValueError(f"truncation must be a number, usually 0 to 1, got {self.truncation}")
+            raise UsageError(f"truncation must be a number, usually 0 to 1, got {self.truncation}")
         if self.truncation_cutoff is not None and self.truncation_cutoff < 0:
-            raise ValueError(f"truncation_cutoff must be 0 or more layers, got {self.truncation_cutoff}")
+            raise UsageError(f"truncation_cutoff must be 0 or more layers, got {self.truncation_cutoff}")
 
 
 def check_seeds(seeds: tuple[int, ...], at_least: int = 1) -> None:
     if len(seeds) < at_least or min(seeds, default=0) < 0:
-        raise ValueError(f"seeds must be {at_least} or more whole numbers from 0, got {list(seeds)}")
+        raise UsageError(f"seeds must be {at_least} or more whole numbers from 0, got {list(seeds)}")

@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from gan_fast import editing
+from gan_fast.cli import UsageError
 from gan_fast.cli.generator import StyleOptions, check_seeds
 from gan_fast.cli.parse import parse
 from gan_fast.models import stylegan2
@@ -49,11 +50,11 @@ class Interpolate(StyleOptions):
         super().__post_init__()
         check_seeds(self.seeds, at_least=2)
         if (self.frames is not None and self.frames < 1) or not 1 <= self.fps <= 240:
-            raise ValueError(f"frames must be 1 or more and fps from 1 to 240, got {self.frames} and {self.fps}")
+            raise UsageError(f"frames must be 1 or more and fps from 1 to 240, got {self.frames} and {self.fps}")
         if self.out.suffix.lower() not in (".png", ".gif", ".mp4"):
-            raise ValueError(f"out must end in .png, .gif or .mp4, got {self.out}")
+            raise UsageError(f"out must end in .png, .gif or .mp4, got {self.out}")
         if self.noise == "random":
-            raise ValueError("noise must be const or none here: random noise would flicker")
+            raise UsageError("noise must be const or none here: random noise would flicker")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ import torch
 import tyro
 
 from gan_fast import editing
+from gan_fast.cli import UsageError
 from gan_fast.cli.generator import GeneratorOptions
 from gan_fast.cli.parse import parse
 from gan_fast.data import decode
@@ -46,7 +47,7 @@ class Project(GeneratorOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps < 1 or self.seed < 0:
-            raise ValueError(f"steps must be 1 or more and seed 0 or greater, got {self.steps} and {self.seed}")
+            raise UsageError(f"steps must be 1 or more and seed 0 or greater, got {self.steps} and {self.seed}")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gan_fast.cli import main
+from gan_fast.editing import walk
 from gan_fast.models import stylegan2
 from gan_fast.training import Sampler
 from gan_fast.training.control import Control
@@ -172,17 +173,30 @@ def test_interpolate_meets_its_seeds(weights, space, kind):
         same(tile(loop, *divmod(there, 3), 3), tile(loop, *divmod(back, 3), 3))
 
 
-def test_interpolate_gif(run):
-    """A generator without styles walks in z; frames, pace and endless repetition are in the file."""
-    assert main(["interpolate", f"--run={run}", "--seeds", "1", "2", "5", "--frames=5", "--fps=20", "--out=w.gif"]) == 0
+def test_interpolate_gif(weights):
+    """Frames, pace and endless repetition are in the file."""
+    w = ("--weights", str(weights), "--device=cpu")
+    assert main(["interpolate", "--seeds", "1", "2", "5", "--frames=5", "--fps=20", "--out=w.gif", *w]) == 0
     with Image.open("w.gif") as image:
         assert image.n_frames == 11 and image.info["duration"] == 50 and image.info["loop"] == 0
+        assert image.size == (256, 256)
     found = frames("w.gif")
-    factor = found[0].shape[0] // 8
     for number, seed in ((0, 1), (5, 2), (10, 5)):
-        same(found[number][::factor, ::factor, :1], one(seed, "--run", run))
+        # a GIF has 256 colours
+        assert (found[number][::16, ::16] - one(seed, *w[:2])).abs().mean() < 8
     steps = torch.stack([(a - b).abs().mean() for a, b in itertools.pairwise(found)])
     assert steps.max() < 5 * steps.min(), "an even pace"
+
+
+def test_interpolate_without_styles(run):
+    """Latents of a dcgan are walked on the arc by default; every seed is met."""
+    assert main(["interpolate", f"--run={run}", "--seeds", "1", "2", "--frames=4", "--out=w.png", "--device=cpu"]) == 0
+    grid = read("w.png")
+    same(tile(grid, 0, 0, 3, 8), one(1, "--run", run))
+    same(tile(grid, 1, 1, 3, 8), one(2, "--run", run))
+    control = Control(run)
+    (a, b), middle = control.latents([1, 2]), walk(control.latents([1, 2]), 2, "spherical")[1]
+    assert min(a.norm(), b.norm()) * 0.9 < middle.norm(), "the straight line's middle is shorter"
 
 
 def test_mp4_needs_its_extra(run, capsys, monkeypatch):
