@@ -16,7 +16,7 @@ from torch import Tensor
 from gan_fast import triton
 from gan_fast._modes import use_reference
 from gan_fast.ops.bias_act import bias_act
-from gan_fast.ops.conv2d_resample import LEAN, check
+from gan_fast.ops.conv2d_resample import LEAN, check, in_autocast_dtype, layout
 from gan_fast.reference import modulated_conv2d as reference
 from gan_fast.reference.bias_act import ACTIVATIONS
 from gan_fast.reference.conv2d_resample import Padding
@@ -75,6 +75,7 @@ def modulated_conv2d(
     """
     check(x, weight, up, down, padding)
     _check_styles(x, styles, weight)
+    (x,) = in_autocast_dtype(x)
     if use_reference():
         return reference.modulated_conv2d(
             x, weight, styles, noise, up, down, padding, resample_filter, demodulate, flip_weight,
@@ -123,6 +124,7 @@ def modulated_conv2d_v3(
     """
     check(x, w, 1, 1, padding)
     _check_styles(x, s, w)
+    (x,) = in_autocast_dtype(x)
     if use_reference():
         return reference.modulated_conv2d_v3(x, w, s, demodulate, padding, input_gain)
     with torch.autocast(x.device.type, enabled=False):
@@ -163,8 +165,8 @@ def _convolve(
     x: Tensor, w: Tensor, s: Tensor, up: int, down: int, padding: Padding, f: Tensor | None, flip_weight: bool
 ) -> Tensor:
     """The shared convolution of the modulated image."""
-    x = bias_act(x, scale=s)
-    return resampled(x, w.to(x.dtype), f, up, down, padding, 1, flip_weight, products=LEAN)
+    y = resampled(bias_act(x, scale=s), w.to(x.dtype), f, up, down, padding, 1, flip_weight, products=LEAN)
+    return y.contiguous(memory_format=layout(x))
 
 
 def _epilogue(
