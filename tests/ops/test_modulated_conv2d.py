@@ -191,7 +191,9 @@ def test_path_length_of_a_generator():
     def gradients() -> list[Tensor]:
         leaves = [t.clone().requires_grad_() for t in inputs]
         penalty = penalties.PathLengthPenalty().double()
-        value = penalty(small_generator(leaves[:-1], leaves[-1]), leaves[-1], generator=torch.Generator().manual_seed(1))
+        value = penalty(
+            small_generator(leaves[:-1], leaves[-1]), leaves[-1], generator=torch.Generator().manual_seed(1)
+        )
         return [value.detach(), *torch.autograd.grad(value, leaves[:-1])]
 
     with reference_mode():
