@@ -41,7 +41,9 @@ class MappingNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if num_layers < (0 if c_dim > 0 else 1):
-            raise ValueError(f"num_layers must be at least 1, or 0 for the embedding of classes alone, got {num_layers}")
+            raise ValueError(
+                f"num_layers must be at least 1, or 0 for the embedding of classes alone, got {num_layers}"
+            )
         if z_dim < 0 or c_dim < 0 or z_dim + c_dim == 0:
             raise ValueError(f"a mapping network needs z_dim or c_dim to be positive, got {z_dim} and {c_dim}")
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
