@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_fast import reference_mode
 from gan_fast.compat import nvlabs
+from gan_fast.compat._run import main
 
 CHECKOUT = Path(__file__).parent / "checkouts" / "stylegan"
 NAMES = ("bias_act", "upfirdn2d", "filtered_lrelu", "conv2d_resample", "conv2d_gradfix", "grid_sample_gradfix", "fma")
@@ -253,18 +254,25 @@ def test_flags_of_gradients(checkout):
     assert gradfix.enabled and computed(), "the switch goes back with the rest"
 
 
-def test_script_under_the_runner(tmp_path):
-    """`python -m gan_fast.compat.nvlabs train.py`: CUDA by name on the CPU, integer betas, a spawned process."""
+def test_script_under_the_runner(checkout, monkeypatch, capsys):
+    """A script that says cuda and integer betas, on the CPU, with its own arguments."""
+    monkeypatch.setattr(sys, "argv", ["gan_fast"])
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    assert main("gan_fast.compat.nvlabs", nvlabs.install, ["--device", "cpu", str(CHECKOUT / "train.py"), "--x=1"]) == 0
+    out, err = capsys.readouterr()
+    assert "argument ['--x=1'] finite True ms True" in out and "runs on the CPU" in err
+    assert torch.cuda.Event.__module__ == "torch.cuda.streams", "the stand-ins are gone again"
+    with pytest.raises(SystemExit, match="2"):
+        main("gan_fast.compat.nvlabs", nvlabs.install, ["nowhere.py"])
+    assert "nowhere.py is not a file" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_runner_in_a_process_with_ranks(tmp_path):
+    """`python -m gan_fast.compat.nvlabs train.py`: what the script spawns has the ops too."""
     root = str(Path(nvlabs.__file__).parents[3])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), root])}
-    command = [sys.executable, "-m", "gan_fast.compat.nvlabs", "--device", "cpu", str(CHECKOUT / "train.py"), "--x=1"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), root]))}
+    command = [sys.executable, "-m", "gan_fast.compat.nvlabs", "--device=cpu", str(CHECKOUT / "train.py"), "--ranks=2"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert "argument ['--x=1'] finite True ms True" in done.stdout
     assert "child 0 gan_fast.compat.nvlabs.bias_act gan_fast.compat.nvlabs.custom_ops" in done.stdout
-    assert "runs on the CPU" in done.stderr
-
-    missing = subprocess.run(
-        [*command[:3], "nowhere.py"], capture_output=True, text=True, env=environment, cwd=tmp_path
-    )
-    assert missing.returncode == 2 and "nowhere.py is not a file" in missing.stderr
