@@ -32,6 +32,9 @@ OPS = {
     "l1_distance_backward": "l1_distance",
     "gradient_penalty": "gradient_penalty",
     "gradient_penalty_backward": "gradient_penalty",
+    "filtered_lrelu": "filtered_lrelu",
+    "filtered_lrelu_backward": "filtered_lrelu",
+    "filtered_lrelu_tangent": "filtered_lrelu",
 }
 
 # Layers whose values torch computes on every device, and whose gradients to any order are put together in C++.
@@ -173,6 +176,13 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
         return g.square().sum() / 2
 
     yield "R1 of layers", second_order, [real]
+
+    def resampled(x: Tensor) -> Tensor:
+        taps = torch.arange(1.0, 13.0, device=x.device) / 78
+        y = ops.filtered_lrelu(x, taps, taps, None, 2, 2, [12, 11, 12, 11], clamp=4.0)
+        return y.mean(dtype=torch.promote_types(x.dtype, torch.float32))
+
+    yield "filtered lrelu", resampled, [real]
 
 
 def check() -> list[Check]:

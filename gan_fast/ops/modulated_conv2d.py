@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gan_fast._modes import use_reference
 from gan_fast.ops.bias_act import bias_act
-from gan_fast.ops.conv2d_resample import LEAN, check
+from gan_fast.ops.conv2d_resample import LEAN, check, in_autocast_dtype, layout
 from gan_fast.reference import modulated_conv2d as reference
 from gan_fast.reference.conv2d_resample import Padding
 from gan_fast.reference.conv2d_resample import conv2d_resample as resampled
@@ -73,6 +73,7 @@ def modulated_conv2d(
     """
     check(x, weight, up, down, padding)
     _check_styles(x, styles, weight)
+    (x,) = in_autocast_dtype(x)
     if use_reference():
         return reference.modulated_conv2d(
             x, weight, styles, noise, up, down, padding, resample_filter, demodulate, flip_weight,
@@ -115,6 +116,7 @@ def modulated_conv2d_v3(
     """
     check(x, w, 1, 1, padding)
     _check_styles(x, s, w)
+    (x,) = in_autocast_dtype(x)
     if use_reference():
         return reference.modulated_conv2d_v3(x, w, s, demodulate, padding, input_gain)
     with torch.autocast(x.device.type, enabled=False):
@@ -130,8 +132,8 @@ def _convolve(
     x: Tensor, w: Tensor, s: Tensor, up: int, down: int, padding: Padding, f: Tensor | None, flip_weight: bool
 ) -> Tensor:
     """The shared convolution of the modulated image."""
-    x = bias_act(x, scale=s)
-    return resampled(x, w.to(x.dtype), f, up, down, padding, 1, flip_weight, products=LEAN)
+    y = resampled(bias_act(x, scale=s), w.to(x.dtype), f, up, down, padding, 1, flip_weight, products=LEAN)
+    return y.contiguous(memory_format=layout(x))
 
 
 def _epilogue(

@@ -1,4 +1,4 @@
-r"""Upsample by zeros, pad or crop, filter, keep every `down`-th sample, in plain PyTorch; per axis and channel
+r"""Upsample by zeros, pad or crop, filter, keep every `down`-th sample, in plain PyTorch; along each axis
 
     y[o] = gain sum_k h[k] u[o down + k - p0],    u[i up] = x[i], u = 0 elsewhere,    o = 0 ... size - 1
 
@@ -79,6 +79,11 @@ def upfirdn2d_op(
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
-    """channels_last for images that lie so in memory, else contiguous: the layout of the result."""
-    is_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if is_last else torch.contiguous_format
+    """channels_last where the strides of `x` are in that order (`Tensor::suggest_memory_format`), else contiguous."""
+    least = 0
+    for d in (1, 3, 2, 0):
+        length, stride = x.shape[d], x.stride(d)
+        if length == 0 or stride < least or (d == 0 and least == x.stride(1)):
+            return torch.contiguous_format
+        least = stride * length if length > 1 else stride
+    return torch.channels_last

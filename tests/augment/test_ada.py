@@ -265,7 +265,9 @@ def test_dtypes_and_layouts(dtype):
 
 def test_inside_the_exact_critic_step():
     """R1 at the images before augmentation, by the shared plan, equal to the formula in float64."""
-    _, critic = models.build("dcgan", resolution=8, channels=3, latent_dim=4, base_channels=4, critic_norm="none", seed=1)
+    _, critic = models.build(
+        "dcgan", resolution=8, channels=3, latent_dim=4, base_channels=4, critic_norm="none", seed=1
+    )
     critic = critic.double()
     augment = ADA("bgc", p=0.9).double()
     real, fake = (torch.rand(4, 3, 8, 8, dtype=torch.float64, generator=stream(s)) * 2 - 1 for s in (1, 2))
