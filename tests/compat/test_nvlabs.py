@@ -60,6 +60,7 @@ def test_functions_replaced_after_import(checkout):
     with pytest.raises(RuntimeError, match="plugin"):
         module.bias_act(x, b)
     nvlabs.install()
+    nvlabs.install()
     assert imported("torch_utils.ops.bias_act") is module, "others hold it"
     for function in (module.bias_act, holder.activate):
         torch.testing.assert_close(function(x, b, act="lrelu"), leaky(x, b))
@@ -80,11 +81,12 @@ def test_flags_of_a_module_imported_before(checkout, monkeypatch):
     module.enabled = False
     monkeypatch.setitem(sys.modules, module.__name__, module)
     nvlabs.install()
+    nvlabs.install()
     assert module.enabled and not module.weight_gradients_disabled
     module.enabled = False
     assert imported("gan_fast.compat.nvlabs.conv2d_gradfix").enabled is False
     nvlabs.uninstall()
-    assert module.enabled is False and not hasattr(module, "conv2d")
+    assert module.enabled is False and not hasattr(module, "conv2d") and type(module) is type(sys)
 
 
 def test_other_packages(checkout, monkeypatch):
@@ -191,6 +193,29 @@ def test_stylegan3_layers(checkout):
     assert got[0].shape[0] == 2 and got[0].std() > 0
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_r3gan_blocks(checkout):
+    """Zero-centred penalty through a block: float64 to the reference's gradients, bfloat16 in its own dtype."""
+    imported = checkout("stylegan")
+    nvlabs.install()
+    torch.manual_seed(0)
+    block = imported("R3GAN.networks").Block().double()
+    x = torch.randn(2, 4, 6, 5, dtype=torch.float64)
+
+    def penalty_gradients():
+        images = x.clone().requires_grad_()
+        (g,) = torch.autograd.grad(block(images).square().sum(), images, create_graph=True)
+        return torch.autograd.grad(g.square().sum(), list(block.parameters()))
+
+    got = penalty_gradients()
+    with reference_mode():
+        want = penalty_gradients()
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+    block.to(torch.bfloat16)
+    y = block(x.bfloat16().to(memory_format=torch.channels_last))
+    assert y.dtype == torch.bfloat16 and y.isfinite().all()
 
 
 def critic_and_images(imported):
