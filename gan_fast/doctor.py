@@ -36,6 +36,9 @@ OPS = {
     "l1_distance_backward": "l1_distance",
     "gradient_penalty": "gradient_penalty",
     "gradient_penalty_backward": "gradient_penalty",
+    "filtered_lrelu": "filtered_lrelu",
+    "filtered_lrelu_backward": "filtered_lrelu",
+    "filtered_lrelu_tangent": "filtered_lrelu",
 }
 
 # Layers whose values torch computes on every device, and whose gradients to any order are put together in C++.
@@ -198,6 +201,13 @@ def _bias_act_cases(draw: Callable[..., Tensor]) -> Iterator[tuple[str, Callable
             where = "" if order == torch.contiguous_format else ", channels_last"
             yield f"bias_act {act}{where}", functools.partial(value, act, order), [x, b, scale, noise]
         yield f"R1 of bias_act {act}", functools.partial(penalty, act), [x, b]
+
+    def resampled(x: Tensor) -> Tensor:
+        taps = torch.arange(1.0, 13.0, device=x.device) / 78
+        y = ops.filtered_lrelu(x, taps, taps, None, 2, 2, [12, 11, 12, 11], clamp=4.0)
+        return y.mean(dtype=torch.promote_types(x.dtype, torch.float32))
+
+    yield "filtered lrelu", resampled, [real]
 
 
 def check() -> list[Check]:
