@@ -63,6 +63,7 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "adversarial_loss_backward": adversarial.adversarial_loss_backward,
     "bias_act": bias_act.bias_act,
     "bias_act_backward": bias_act.bias_act_backward,
+    "bias_act_backward_": bias_act.bias_act_backward_,
     "bias_act_double_backward": bias_act.bias_act_double_backward,
     "binary_cross_entropy": bce.binary_cross_entropy_op,
     "binary_cross_entropy_backward": bce.binary_cross_entropy_backward,

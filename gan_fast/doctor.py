@@ -27,6 +27,7 @@ OPS = {
     "adversarial_loss_backward": "adversarial_loss",
     "bias_act": "bias_act",
     "bias_act_backward": "bias_act",
+    "bias_act_backward_": "bias_act",
     "bias_act_double_backward": "bias_act",
     "binary_cross_entropy": "binary_cross_entropy",
     "binary_cross_entropy_backward": "binary_cross_entropy",

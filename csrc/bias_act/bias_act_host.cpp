@@ -182,13 +182,16 @@ BiasActPass BiasActPass::forward(const BiasActCall& call) {
   return pass;
 }
 
-BiasActPass BiasActPass::backward(const Tensor& dy, const BiasActCall& call, const std::array<bool, 4>& wanted) {
+BiasActPass BiasActPass::backward(const Tensor& dy, const BiasActCall& call, const std::array<bool, 4>& wanted, bool in_place) {
   const bool by_sample = call.scale.defined() || call.noise.defined();
   BiasActPass pass(1, call.like(dy), call, call.b.defined(), by_sample);
   pass.v = pass.view.ordered(dy);
   pass.x = pass.view.ordered(call.x);
   pass.y = pass.view.ordered(call.y);
-  if (wanted[0]) {
+  if (in_place) {
+    pass.out.result = dy;
+    pass.out.memory = pass.v.is_same(dy) && dy.is_non_overlapping_and_dense() ? dy : at::empty_like(pass.view.model);
+  } else if (wanted[0]) {
     pass.out = BiasActTarget(pass.view, pass.like);
   }
   return pass;

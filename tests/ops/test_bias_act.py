@@ -22,7 +22,7 @@ from support.strategies import LAYOUTS, draw_values, lay_out
 from support.tolerances import DTYPES, assert_bitwise_equal, assert_close
 
 pytestmark = needs_kernels
-OPS = ("bias_act", "bias_act_backward", "bias_act_double_backward")
+OPS = ("bias_act", "bias_act_backward", "bias_act_backward_", "bias_act_double_backward")
 PIECEWISE = ("linear", "relu", "lrelu")
 SHAPE = (3, 5, 4, 6)
 
@@ -240,6 +240,44 @@ def test_what_is_kept_for_backward():
     assert kept("linear", scale_learns=False) == [False, False]
     assert kept("linear", scale_learns=True) == [True, False]
     assert kept("swish", scale_learns=False) == [True, False]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:-1])
+def test_the_gradient_takes_the_memory_of_one_that_nobody_else_sees(layout):
+    x, b, scale, noise = inputs_of(SHAPE, torch.float32)
+    leaf, up = lay_out(x, layout).requires_grad_(), torch.randn(SHAPE)
+    seen: list[Tensor] = []
+
+    class Cotangent(torch.autograd.Function):
+        """Gives a gradient of its own to the op below it."""
+
+        @staticmethod
+        def forward(ctx, y):
+            return y.view_as(y)
+
+        @staticmethod
+        def backward(ctx, _):
+            g = lay_out(up, layout) if layout == "channels_last" else up.clone()
+            where.append(g.data_ptr())
+            if kept:
+                seen.append(g)
+            return g
+
+    for kept in (False, True):
+        where: list[int] = []
+        y = Cotangent.apply(ops.bias_act(leaf, b, act="lrelu", scale=scale, noise=noise))
+        (g,) = torch.autograd.grad(y.sum(), leaf)
+        (expected,) = torch.autograd.grad(ops.bias_act(leaf, b, act="lrelu", scale=scale, noise=noise), leaf, up)
+        torch.testing.assert_close(g, expected)
+        if layout in ("contiguous", "channels_last"):
+            assert (g.data_ptr() == where[0]) != kept
+    assert torch.equal(seen[0], up)
+    # a gradient that was retained is not written over
+    y = ops.bias_act(leaf, b, act="lrelu")
+    z = y * 2
+    y.retain_grad()
+    z.sum().backward()
+    assert bool((y.grad == 2).all())
 
 
 @pytest.mark.parametrize("act", ACTIVATIONS)
