@@ -139,6 +139,13 @@ def _copy(traffic: int, device: torch.device) -> Contender:
 
 def all_cases() -> list[Case]:
     """Every case, smallest first within a group."""
-    from gan_fast.bench import critic_step, dcgan, drop_in, losses, penalties
+    from gan_fast.bench import critic_step, dcgan, drop_in, filtered_lrelu, losses, penalties
 
-    return [*losses.cases(), *drop_in.cases(), *penalties.cases(), *critic_step.cases(), *dcgan.cases()]
+    return [
+        *losses.cases(),
+        *drop_in.cases(),
+        *penalties.cases(),
+        *filtered_lrelu.cases(),
+        *critic_step.cases(),
+        *dcgan.cases(),
+    ]

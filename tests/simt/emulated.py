@@ -23,9 +23,9 @@ import torch.utils.cpp_extension
 
 from simt import runner
 
-OPS = ("adversarial_loss", "binary_cross_entropy", "gradient_penalty", "l1_distance", "softplus")
+OPS = ("adversarial_loss", "binary_cross_entropy", "filtered_lrelu", "gradient_penalty", "l1_distance", "softplus")
 # Their CUDA side calls nothing that the file with the schemas defines.
-STANDALONE = ("gradient_penalty", "softplus")
+STANDALONE = ("filtered_lrelu", "gradient_penalty", "softplus")
 CSRC = runner.ROOT / "csrc"
 _FLAGS = (
     "-std=c++20",
