@@ -183,6 +183,13 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
     yield "R1 of layers", second_order, [real]
     yield from _bias_act_cases(draw)
 
+    def resampled(x: Tensor) -> Tensor:
+        taps = torch.arange(1.0, 13.0, device=x.device) / 78
+        y = ops.filtered_lrelu(x, taps, taps, None, 2, 2, [12, 11, 12, 11], clamp=4.0)
+        return y.mean(dtype=torch.promote_types(x.dtype, torch.float32))
+
+    yield "filtered lrelu", resampled, [real]
+
 
 def _bias_act_cases(draw: Callable[..., Tensor]) -> Iterator[tuple[str, Callable[..., Tensor], list[Tensor]]]:
     """Every activation with all parameters in both memory orders: a value, its gradient, and a gradient's gradient."""
@@ -202,13 +209,6 @@ def _bias_act_cases(draw: Callable[..., Tensor]) -> Iterator[tuple[str, Callable
             where = "" if order == torch.contiguous_format else ", channels_last"
             yield f"bias_act {act}{where}", functools.partial(value, act, order), [x, b, scale, noise]
         yield f"R1 of bias_act {act}", functools.partial(penalty, act), [x, b]
-
-    def resampled(x: Tensor) -> Tensor:
-        taps = torch.arange(1.0, 13.0, device=x.device) / 78
-        y = ops.filtered_lrelu(x, taps, taps, None, 2, 2, [12, 11, 12, 11], clamp=4.0)
-        return y.mean(dtype=torch.promote_types(x.dtype, torch.float32))
-
-    yield "filtered lrelu", resampled, [real]
 
 
 def check() -> list[Check]:

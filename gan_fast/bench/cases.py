@@ -145,11 +145,12 @@ def all_cases() -> list[Case]:
         critic_step,
         dcgan,
         drop_in,
+        filtered_lrelu,
         losses,
         modulated_conv2d,
         penalties,
         stylegan2,
     )
 
-    kinds = (losses, drop_in, penalties, critic_step, dcgan, bias_act, modulated_conv2d, stylegan2)
+    kinds = (losses, drop_in, penalties, bias_act, filtered_lrelu, modulated_conv2d, critic_step, dcgan, stylegan2)
     return [case for kind in kinds for case in kind.cases()]

@@ -44,6 +44,7 @@ def test_there_is_device_code() -> None:
         "adversarial_loss",
         "bias_act",
         "binary_cross_entropy",
+        "filtered_lrelu",
         "gradient_penalty",
         "l1_distance",
         "softplus",
