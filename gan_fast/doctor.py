@@ -32,6 +32,7 @@ OPS = {
     "l1_distance_backward": "l1_distance",
     "gradient_penalty": "gradient_penalty",
     "gradient_penalty_backward": "gradient_penalty",
+    "upfirdn2d": "upfirdn2d",
 }
 
 # Layers whose values torch computes on every device, and whose gradients to any order are put together in C++.
@@ -173,6 +174,19 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
         return g.square().sum() / 2
 
     yield "R1 of layers", second_order, [real]
+
+    binomial, long = ops.setup_filter([1, 3, 3, 1], device), ops.setup_filter([1.0, 2.0] * 6, device)
+    matrix = torch.arange(1.0, 16.0).view(3, 5).to(device) / 40
+    for name, resample in (
+        ("upsample2d", lambda x: ops.upsample2d(x, binomial)),
+        ("downsample2d", lambda x: ops.downsample2d(x, binomial)),
+        ("filter2d", lambda x: ops.filter2d(x, binomial)),
+        ("upsample2d, 12 taps", lambda x: ops.upsample2d(x, long)),
+        ("upfirdn2d, any", lambda x: ops.upfirdn2d(x, matrix, up=[2, 3], down=[3, 2], padding=[4, -1, 2, 3])),
+    ):
+        yield name, lambda x, f=resample: f(x).square().mean(), [real]
+        images = real.view(1, 7, 13, 11).contiguous(memory_format=torch.channels_last)
+        yield f"{name}, channels_last", lambda x, f=resample: f(x).square().mean(), [images]
 
 
 def check() -> list[Check]:
