@@ -40,6 +40,7 @@ OPS = {
     "filtered_lrelu": "filtered_lrelu",
     "filtered_lrelu_backward": "filtered_lrelu",
     "filtered_lrelu_tangent": "filtered_lrelu",
+    "upfirdn2d": "upfirdn2d",
 }
 
 # Layers whose values torch computes on every device, and whose gradients to any order are put together in C++.
@@ -182,13 +183,7 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
 
     yield "R1 of layers", second_order, [real]
     yield from _bias_act_cases(draw)
-
-    def resampled(x: Tensor) -> Tensor:
-        taps = torch.arange(1.0, 13.0, device=x.device) / 78
-        y = ops.filtered_lrelu(x, taps, taps, None, 2, 2, [12, 11, 12, 11], clamp=4.0)
-        return y.mean(dtype=torch.promote_types(x.dtype, torch.float32))
-
-    yield "filtered lrelu", resampled, [real]
+    yield from _resampling_cases(draw, device)
 
 
 def _bias_act_cases(draw: Callable[..., Tensor]) -> Iterator[tuple[str, Callable[..., Tensor], list[Tensor]]]:
@@ -209,6 +204,32 @@ def _bias_act_cases(draw: Callable[..., Tensor]) -> Iterator[tuple[str, Callable
             where = "" if order == torch.contiguous_format else ", channels_last"
             yield f"bias_act {act}{where}", functools.partial(value, act, order), [x, b, scale, noise]
         yield f"R1 of bias_act {act}", functools.partial(penalty, act), [x, b]
+
+
+def _resampling_cases(
+    draw: Callable[..., Tensor], device: str
+) -> Iterator[tuple[str, Callable[..., Tensor], list[Tensor]]]:
+    """Up, down, filters of several lengths, both memory orders, and filtered_lrelu."""
+    real = draw(7, 1, 13, 11)
+    binomial, long = ops.setup_filter([1, 3, 3, 1], device), ops.setup_filter([1.0, 2.0] * 6, device)
+    matrix = torch.arange(1.0, 16.0).view(3, 5).to(device) / 40
+    for name, resample in (
+        ("upsample2d", lambda x: ops.upsample2d(x, binomial)),
+        ("downsample2d", lambda x: ops.downsample2d(x, binomial)),
+        ("filter2d", lambda x: ops.filter2d(x, binomial)),
+        ("upsample2d, 12 taps", lambda x: ops.upsample2d(x, long)),
+        ("upfirdn2d, any", lambda x: ops.upfirdn2d(x, matrix, up=[2, 3], down=[3, 2], padding=[4, -1, 2, 3])),
+    ):
+        yield name, lambda x, f=resample: f(x).square().mean(), [real]
+        images = real.view(1, 7, 13, 11).contiguous(memory_format=torch.channels_last)
+        yield f"{name}, channels_last", lambda x, f=resample: f(x).square().mean(), [images]
+
+    def filtered(x: Tensor) -> Tensor:
+        taps = torch.arange(1.0, 13.0, device=x.device) / 78
+        y = ops.filtered_lrelu(x, taps, taps, None, 2, 2, [12, 11, 12, 11], clamp=4.0)
+        return y.mean(dtype=torch.promote_types(x.dtype, torch.float32))
+
+    yield "filtered lrelu", filtered, [real]
 
 
 def check() -> list[Check]:
