@@ -9,12 +9,12 @@ Shapes are the convolutions of a StyleGAN2 generator at 256x256 (channel base 32
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import triton
 from torch import Tensor
 
 from gan_fast.triton import roofline
@@ -166,7 +166,7 @@ def markdown(table: Sequence[Sequence[str]], measure: bool) -> str:
     lines = [
         "# Triton kernels of modulated convolution on sm_90",
         "",
-        f"{where} Compiled by Triton {importlib.metadata.version('triton')}; registers, shared memory and spills",
+        f"{where} Compiled by Triton {triton.__version__}; registers, shared memory and spills",
         "(loads and stores to local memory) are read from the cubin, instructions from the PTX. Batch 8.",
         "",
         "Roofline: every tensor once through memory, every product once, at the peak of an H100 SXM5: "
