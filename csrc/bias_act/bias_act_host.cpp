@@ -1,5 +1,7 @@
 #include "bias_act/bias_act_host.h"
 
+#include "common/huge_pages.h"
+
 namespace gan_fast {
 namespace {
 
@@ -138,8 +140,8 @@ Tensor BiasActView::ordered(const Tensor& x) const {
   return model.is_contiguous(format) ? x.contiguous(format) : laid_out_as(x, model);
 }
 
-BiasActTarget::BiasActTarget(const BiasActView& view, const Tensor& like) : result(at::empty_like(like)) {
-  memory = view.ordered(result).is_same(result) ? result : at::empty_like(view.model);
+BiasActTarget::BiasActTarget(const BiasActView& view, const Tensor& like) : result(in_huge_pages(at::empty_like(like))) {
+  memory = view.ordered(result).is_same(result) ? result : in_huge_pages(at::empty_like(view.model));
 }
 
 Tensor BiasActTarget::finish(const Tensor& otherwise) const {

@@ -46,7 +46,7 @@ def serves(x: Tensor, weight: Tensor, padding: int | Sequence[int], act: str, al
     is measured (`rule.py`). Up- and downsampling stay with the composition: a transposed or strided convolution and a
     filter.
     """
-    if x.device.type != "cuda" or rule.mode() == "shared" or act not in FUSED or alpha < 0 or not gain > 0:
+    if x.device.type != "cuda" or act not in FUSED or alpha < 0 or not gain > 0:
         return False
     size = weight.shape[2]
     return (
@@ -55,8 +55,13 @@ def serves(x: Tensor, weight: Tensor, padding: int | Sequence[int], act: str, al
         and isinstance(padding, int)
         and 0 <= padding < size
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        and reason_said_once(x.device) is None
+        and _ready(x.device)
     )
+
+
+@torch.compiler.assume_constant_result  # the compiler is not to look at environment, file system and driver
+def _ready(device: torch.device) -> bool:
+    return rule.mode() != "shared" and reason_said_once(device) is None
 
 
 def reason_said_once(device: torch.device) -> str | None:

@@ -265,8 +265,12 @@ def test_nan_infinity_and_the_clamp(act):
 def test_nothing_and_single_pixels():
     for shape in ((0, 3, 4, 4), (2, 0, 4, 4), (2, 3, 0, 4), (2, 3, 1, 1), (1, 1, 1, 1), (2, 3, 1, 5)):
         for act in ("linear", "lrelu", "swish"):
-            check(act, inputs_of(shape, torch.float64))
-    check("lrelu", [torch.zeros(0, dtype=torch.float64)], dim=0)
+            tensors = inputs_of(shape, torch.float64)
+            found, exact = (derivatives(f(act), tensors) for f in (function, truth))
+            for what in ("values", "gradients", "second"):
+                for a, b in zip(getattr(found, what), getattr(exact, what), strict=True):
+                    torch.testing.assert_close(a, b)
+    assert ops.bias_act(torch.zeros(0), dim=0, act="lrelu").shape == (0,)
 
 
 def test_bitwise_repeatable():
@@ -310,19 +314,23 @@ def test_opcheck():
 
 @pytest.mark.parametrize("act", ["lrelu", "swish"])
 def test_compiled_in_one_graph_with_any_batch_to_second_order(act):
+    if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+        pytest.skip("this torch cannot trace autograd.grad")
+
     def step(x: Tensor, b: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
         y = ops.bias_act(x, b, act=act, clamp=2.0, scale=scale, noise=noise)
         (g,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         return y.sum() + g.square().sum()
 
     compiled = torch.compile(step, fullgraph=True, dynamic=True, backend="aot_eager")
-    for n in (2, 3, 5):
-        leaves = [t.requires_grad_() for t in inputs_of((n, 4, 5, 3), torch.float64, seed=n)]
-        found = compiled(*leaves)
-        expected = step(*leaves)
-        torch.testing.assert_close(found, expected)
-        for a, b in zip(torch.autograd.grad(found, leaves), torch.autograd.grad(expected, leaves), strict=True):
-            torch.testing.assert_close(a, b)
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        for n in (2, 3, 5):
+            leaves = [t.requires_grad_() for t in inputs_of((n, 4, 5, 3), torch.float64, seed=n)]
+            found = compiled(*leaves)
+            expected = step(*leaves)
+            torch.testing.assert_close(found, expected)
+            for a, b in zip(torch.autograd.grad(found, leaves), torch.autograd.grad(expected, leaves), strict=True):
+                torch.testing.assert_close(a, b)
 
 
 def test_autocast_keeps_the_dtype():
@@ -378,12 +386,10 @@ def test_every_device_has_a_kernel(name):
     ],
 )
 def test_refused(options, error, message):
-    for mode in (False, True):
-        with pytest.raises(error, match=message):
-            if mode:
-                with gan_fast.reference_mode():
-                    ops.bias_act(torch.zeros(2, 3, 4, 5), **options)
-            else:
-                ops.bias_act(torch.zeros(2, 3, 4, 5), **options)
+    x = torch.zeros(2, 3, 4, 5)
+    with pytest.raises(error, match=message):
+        ops.bias_act(x, **options)
+    with gan_fast.reference_mode(), pytest.raises(error, match=message):
+        ops.bias_act(x, **options)
     with pytest.raises(TypeError, match="expected a float32"):
-        ops.bias_act(torch.zeros(2, 3).long())
+        ops.bias_act(x.long())
