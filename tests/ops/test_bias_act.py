@@ -386,12 +386,10 @@ def test_every_device_has_a_kernel(name):
     ],
 )
 def test_refused(options, error, message):
-    for mode in (False, True):
-        with pytest.raises(error, match=message):
-            if mode:
-                with gan_fast.reference_mode():
-                    ops.bias_act(torch.zeros(2, 3, 4, 5), **options)
-            else:
-                ops.bias_act(torch.zeros(2, 3, 4, 5), **options)
+    x = torch.zeros(2, 3, 4, 5)
+    with pytest.raises(error, match=message):
+        ops.bias_act(x, **options)
+    with gan_fast.reference_mode(), pytest.raises(error, match=message):
+        ops.bias_act(x, **options)
     with pytest.raises(TypeError, match="expected a float32"):
-        ops.bias_act(torch.zeros(2, 3).long())
+        ops.bias_act(x.long())
