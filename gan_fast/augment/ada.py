@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gan_fast import ops
 from gan_fast.augment import geometry, wavelets
-from gan_fast.augment.draws import Draws, check_images
+from gan_fast.augment.draws import Draws, check_images, working
 
 BLIT = ("x_flip", "rotate_90", "integer_shift")
 GEOMETRY = ("scale", "rotate", "stretch", "fractional_shift")
@@ -53,7 +53,7 @@ class ADA(nn.Module):
         augment = ADA("bgc", p=0.2)
         logits = critic(augment(images, generator=stream))
 
-    Computed in fp32, returned in the images' dtype and on their device. Differentiable to any order with respect to the
+    Computed in fp32 (fp64 for fp64 images), returned in the images' dtype and on their device. Differentiable to any order with respect to the
     images (linear in them); nothing is read back from the device and no shape depends on what is drawn. At p = 0 it is
     the identity up to rounding. Sizes from 8 pixels, square or not; 3 channels, or 1, which counts as three equal ones;
     any number without colour transforms. For each transform in the order of the table above, [N] uniform numbers
@@ -71,6 +71,10 @@ class ADA(nn.Module):
     p: Tensor
     filter_: Tensor
     bands: Tensor
+    rgb: Tensor
+    luma: Tensor
+    around_luma: Tensor
+    power: Tensor
 
     def __init__(self, policy: str = "bgc", p: float = 0.0, share: tuple[int, int] = (0, 1)) -> None:
         super().__init__()
@@ -82,19 +86,25 @@ class ADA(nn.Module):
         self.register_buffer("p", torch.tensor(float(p)))
         self.register_buffer("filter_", ops.setup_filter(list(wavelets.SYM6)), persistent=False)
         self.register_buffer("bands", wavelets.bands(), persistent=False)
-        self.register_buffer("luma", torch.tensor([1.0, 1.0, 1.0, 0.0]) / math.sqrt(3), persistent=False)
+        # Small constants live on the device: making them there at each call would wait for it.
+        self.register_buffer("rgb", torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0])), persistent=False)
+        v = torch.tensor([1.0, 1.0, 1.0, 0.0]) / math.sqrt(3)
+        self.register_buffer("luma", v.outer(v), persistent=False)
+        cross = torch.tensor([[0.0, -1, 1, 0], [1, 0, -1, 0], [-1, 1, 0, 0], [0, 0, 0, 0]])
+        self.register_buffer("around_luma", cross / math.sqrt(3), persistent=False)
+        self.register_buffer("power", torch.tensor(_POWER), persistent=False)
 
     def forward(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """`[N, C, H, W]`, augmented. `generator` lives on the images' device; torch's default one without it."""
         self._check(images)
         draws = Draws(len(images), images.device, generator, self.share)
-        x = images.float()
+        x = working(images)
         if self._any(*BLIT, *GEOMETRY):
-            x = geometry.resample(x, self.inverse_matrix(draws, *x.shape[2:]), self.filter_)
+            x = geometry.resample(x, self.inverse_matrix(draws, *x.shape[2:]).to(x.dtype), self.filter_.float())
         if self._any(*COLOUR):
-            x = _recolour(x, self.colour_matrix(draws))
+            x = _recolour(x, self.colour_matrix(draws).to(x.dtype))
         if self._any(*FILTER):
-            x = self._filtered(x, self.band_gains(draws))
+            x = self._filtered(x, self.band_gains(draws).to(x.dtype))
         if "noise" in self.names:
             strength = self._where(draws, lambda: draws.normal().abs() * 0.1, 0.0)
             x = x + strength.view(-1, 1, 1, 1) * draws.normal(*x.shape[1:])
@@ -134,8 +144,7 @@ class ADA(nn.Module):
     def colour_matrix(self, draws: Draws) -> Tensor:
         """C, `[N, 4, 4]`, of colours [r, g, b, 1]."""
         eye = torch.eye(4, device=draws.device)
-        luma = self.luma.outer(self.luma)
-        colours = torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0], device=draws.device))
+        rgb, luma = self.rgb.float(), self.luma.float()
         c = eye.expand(draws.count, 4, 4)
         if "brightness" in self.names:
             b = self._where(draws, lambda: draws.normal() * 0.2, 0.0)
@@ -144,43 +153,40 @@ class ADA(nn.Module):
             c = (eye + b.view(-1, 1, 1) * shift) @ c
         if "contrast" in self.names:
             s = self._where(draws, lambda: torch.exp2(0.5 * draws.normal()), 1.0).view(-1, 1, 1)
-            c = (eye + (s - 1) * colours) @ c
+            c = (eye + (s - 1) * rgb) @ c
         if "luma_flip" in self.names:
             i = self._where(draws, lambda: (draws.uniform() * 2).floor(), 0.0)
             c = (eye - 2 * i.view(-1, 1, 1) * luma) @ c
         if "hue" in self.names:
             angle = self._where(draws, lambda: _angle(draws), 0.0).view(-1, 1, 1)
             # Rodrigues: I + sin K + (1 - cos) K^2, K the cross product with v.
-            k = torch.zeros(4, 4, device=draws.device)
-            for i in range(3):
-                k[(i + 1) % 3, i], k[i, (i + 1) % 3] = 1 / math.sqrt(3), -1 / math.sqrt(3)
+            k = self.around_luma.float()
             c = (eye + angle.sin() * k + (1 - angle.cos()) * (k @ k)) @ c
         if "saturation" in self.names:
             s = self._where(draws, lambda: torch.exp2(draws.normal()), 1.0).view(-1, 1, 1)
-            c = (eye + (s - 1) * (colours - luma)) @ c
+            c = (eye + (s - 1) * (rgb - luma)) @ c
         return c
 
     def band_gains(self, draws: Draws) -> Tensor:
         """`[N, 4]`: each band's gain drawn and normalised in turn to the expected power of an image, multiplied up."""
-        power = torch.tensor(_POWER, device=draws.device)
         gains = torch.ones(draws.count, 4, device=draws.device)
         for band, name in enumerate(FILTER):
             if name in self.names:
                 drawn = self._where(draws, lambda: torch.exp2(draws.normal()), 1.0)
                 t = torch.where(torch.arange(4, device=draws.device) == band, drawn[:, None], 1.0)
-                gains = gains * t / (power * t.square()).sum(1, keepdim=True).sqrt()
+                gains = gains * t / (self.power.float() * t.square()).sum(1, keepdim=True).sqrt()
         return gains
 
     def _filtered(self, x: Tensor, gains: Tensor) -> Tensor:
         """The sum of bands times gains, along rows and then along columns, borders reflected."""
         n, c, h, w = x.shape
-        taps = self.bands.shape[1]
+        bands, taps = self.bands.to(x.dtype), self.bands.shape[1]
         weights = gains.repeat_interleave(c, 0).view(n * c, 4, 1, 1)
         rows = _reflected(w, taps // 2, x.device)
-        x = x.index_select(3, rows).reshape(n * c, 1, h, -1)
-        x = (ops.conv2d(x, self.bands.view(4, 1, 1, taps)) * weights).sum(1, keepdim=True)
+        x = x.index_select(3, rows).reshape(n * c, 1, h, len(rows))
+        x = (ops.conv2d(x, bands.view(4, 1, 1, taps)) * weights).sum(1, keepdim=True)
         columns = _reflected(h, taps // 2, x.device)
-        x = ops.conv2d(x.index_select(2, columns), self.bands.view(4, 1, taps, 1))
+        x = ops.conv2d(x.index_select(2, columns), bands.view(4, 1, taps, 1))
         return (x * weights).sum(1).view(n, c, h, w)
 
     def _kept(self, draws: Draws, height: int, width: int) -> Tensor:
@@ -195,7 +201,7 @@ class ADA(nn.Module):
 
     def _where(self, draws: Draws, amount: Callable[[], Tensor], neutral: float, p: Tensor | None = None) -> Tensor:
         """What is drawn for the images that are chosen, `neutral` for the others."""
-        chosen = draws.uniform() < (self.p if p is None else p)
+        chosen = draws.uniform() < (self.p if p is None else p).float()
         drawn = amount()
         return torch.where(chosen.view(-1, *[1] * (drawn.ndim - 1)), drawn, neutral)
 

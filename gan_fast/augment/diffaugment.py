@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gan_fast.augment.draws import Draws, check_images
+from gan_fast.augment.draws import Draws, check_images, working
 
 TRANSFORMS = ("color", "translation", "cutout")
 
@@ -25,8 +25,8 @@ class DiffAugment(nn.Module):
         augment = DiffAugment("color,translation")
         logits = critic(augment(images, generator=stream))
 
-    Any number of channels and size; computed in fp32, returned in the images' dtype; differentiable to any order with
-    respect to the images; nothing is read back from the device.
+    Any number of channels and size; computed in fp32 (fp64 for fp64 images), returned in the images' dtype;
+    differentiable to any order with respect to the images; nothing is read back from the device.
 
     Args:
         policy: some of `color`, `translation`, `cutout` with commas between them.
@@ -45,7 +45,7 @@ class DiffAugment(nn.Module):
         """`[N, C, H, W]`, augmented. `generator` lives on the images' device; torch's default one without it."""
         check_images("DiffAugment", images)
         draws = Draws(len(images), images.device, generator, self.share)
-        x = images.float()
+        x = working(images)
         if "color" in self.names:
             x = _colour(x, draws)
         if "translation" in self.names:

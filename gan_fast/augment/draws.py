@@ -37,6 +37,11 @@ class Draws:
         return everyone[self.rank * self.count :][: self.count]
 
 
+def working(images: Tensor) -> Tensor:
+    """In the dtype that augmentations compute in: fp64 as it is, fp32 for all others."""
+    return images if images.dtype == torch.float64 else images.float()
+
+
 def check_images(name: str, images: Tensor, channels: tuple[int, ...] | None = None) -> None:
     """Raises ValueError or TypeError for anything but floating-point `[N, C, H, W]`, C one of `channels`."""
     if images.ndim != 4:

@@ -27,6 +27,10 @@ class _OnCpu(TorchFunctionMode):
     ) -> Any:
         if func is torch.Tensor.cuda or func is torch.Tensor.pin_memory:
             return args[0]
+        if func is torch.device:
+            return _moved(func(*args, **(kwargs or {})))
+        if func is torch.Tensor.to and len(args) > 1 and type(args[1]) is int:  # the number of a card
+            args = (args[0], _CPU, *args[2:])
         given = {name: _moved(value) for name, value in (kwargs or {}).items()}
         if isinstance(given.get("device"), int):
             given["device"] = _CPU
@@ -57,25 +61,21 @@ class _Event:
         return (end.time - self.time) * 1e3
 
 
-def _nothing(*args: Any, **kwargs: Any) -> None:
-    return None
+def _answering(value: int | None) -> Callable[..., int | None]:
+    """A function of its own for each name: torch's compiler keeps a table of these functions and allows no double."""
+
+    def answer(*args: Any, **kwargs: Any) -> int | None:
+        return value
+
+    return answer
 
 
-def _zero(*args: Any, **kwargs: Any) -> int:
-    return 0
-
-
+_NOTHING = ("current_stream", "empty_cache", "reset_peak_memory_stats", "set_device", "synchronize")
+_ZERO = ("current_device", "max_memory_allocated", "max_memory_reserved", "memory_allocated")
 _STAND_INS: dict[str, Any] = {
     "Event": _Event,
-    "current_device": _zero,
-    "current_stream": _nothing,
-    "empty_cache": _nothing,
-    "max_memory_allocated": _zero,
-    "max_memory_reserved": _zero,
-    "memory_allocated": _zero,
-    "reset_peak_memory_stats": _nothing,
-    "set_device": _nothing,
-    "synchronize": _nothing,
+    **{name: _answering(None) for name in _NOTHING},
+    **{name: _answering(0) for name in _ZERO},
 }
 
 

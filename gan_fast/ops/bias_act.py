@@ -6,10 +6,14 @@ calculus: `gan_fast/reference/bias_act.py` has the formulas.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from gan_fast._modes import use_reference
 from gan_fast.reference import bias_act as reference
 from gan_fast.reference.bias_act import ACTIVATIONS
+
+_bias_act = torch.ops.gan_fast.bias_act.default
 
 
 def bias_act(
@@ -58,8 +62,10 @@ def bias_act(
         entry.gain if gain is None else float(gain),
         -1.0 if clamp is None else float(clamp),
     )
-    _check(x, b, scale, noise, dim)
-    return reference.bias_act(x, b, scale, noise, dim % x.dim(), entry.code, *numbers)
+    if use_reference():
+        _check(x, b, scale, noise, dim)
+        return reference.bias_act(x, b, scale, noise, dim % x.dim(), entry.code, *numbers)
+    return _bias_act(x, b, scale, noise, dim, entry.code, *numbers)
 
 
 def _check(x: Tensor, b: Tensor | None, scale: Tensor | None, noise: Tensor | None, dim: int) -> None:

@@ -2,8 +2,8 @@ r"""Leaky ReLU without aliasing: bias, upsample, leaky ReLU, gain, clamp, downsa
 
     y = D(clamp(gain lrelu(U(x + b)), -c, c))
 
-with U and D the resampling of `upfirdn2d`: upsample by `up` and filter with fu, and filter with fd and keep every `down`-th.
-The image in between, `up`^2 times as large, is never in memory; for the gradients 2 bits a pixel of it are.
+with U and D the resampling of `upfirdn2d`: upsample by `up` and filter with fu, filter with fd and keep every `down`-th
+pixel. The image in between, `up`^2 times as large, is never in memory; for the gradients 2 bits a pixel of it are.
 
 Source: Karras et al. 2021 (StyleGAN3), section 3.1; `gan_fast/reference/filtered_lrelu.py` has it in full.
 """
@@ -12,9 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+from gan_fast._modes import use_reference
 from gan_fast.reference import filtered_lrelu as reference
+
+_filtered_lrelu = torch.ops.gan_fast.filtered_lrelu.default
 
 
 def filtered_lrelu(
@@ -63,7 +67,9 @@ def filtered_lrelu(
     _check(x, fu, fd, b, up, down, pads, clamp)
     limit = None if clamp is None else float(clamp)
     arguments = (x, fu, fd, b, up, down, pads, float(gain), float(slope), limit, flip_filter)
-    return reference.filtered_lrelu(*arguments)
+    if use_reference():
+        return reference.filtered_lrelu(*arguments)
+    return _filtered_lrelu(*arguments, False)[0]
 
 
 def _check(
@@ -102,10 +108,10 @@ def _check(
         raise ValueError(f"filtered_lrelu got clamp={clamp}; expected a magnitude of at least 0, or None")
     height, width = reference.output_size(x, fu, fd, up, down, padding)
     if height < 1 or width < 1:
+        (uw, uh), (dw, dh) = reference.taps(fu), reference.taps(fd)
         raise ValueError(
-            f"filtered_lrelu has no result: x of {list(x.shape[2:])}, up={up}, down={down}, padding "
-            f"{list(padding)} and filters of {list(reference.taps(fu))[::-1]} and {list(reference.taps(fd))[::-1]} give "
-            f"{height} x {width} pixels; give more padding"
+            f"filtered_lrelu has no result: x of {list(x.shape[2:])}, up={up}, down={down}, padding={list(padding)} "
+            f"and filters of {uh} x {uw} and {dh} x {dw} give {height} x {width} pixels; give more padding"
         )
 
 

@@ -251,7 +251,8 @@ def _upfirdn2d(
         )
     if use_reference():
         return reference.upfirdn2d(x, f, up, down, padding, flip_filter, gain)
-    return reference.upfirdn2d(x, f, up, down, padding, flip_filter, gain)
+    y: Tensor = torch.ops.gan_fast.upfirdn2d(x, f, up, down, (x0, y0), (width, height), flip_filter, float(gain))
+    return y
 
 
 def _taps(name: str, f: Tensor | None) -> tuple[int, int]:

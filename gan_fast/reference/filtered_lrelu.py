@@ -11,8 +11,8 @@ U and D are linear and z is linear piece by piece, so with the slope s(t), which
 that differentiation needs is D s U, its adjoint U* s D* and s itself: 2 bits a pixel of t, the mask.
 
 The mask is uint8 `[N, C, ceil(h / 4), P ceil(w / P)]` with P = lcm(up, down): the code of row i and column j of t
-(0: gain, 1: gain slope, 2: clamped) is in bits 2 (i mod 4) of row i / 4, column (j mod P) ceil(w / P) + j / P. Columns of
-one phase lie together because the filters combine those.
+(0: gain, 1: gain slope, 2: clamped) is in bits 2 (i mod 4) of row i / 4, column (j mod P) ceil(w / P) + j / P. Columns
+of one phase lie together because the filters combine those.
 
 Source: Karras et al. 2021, Alias-Free Generative Adversarial Networks (StyleGAN3), section 3.1 and appendix D.
 """
@@ -27,28 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_fast.reference.adversarial_loss import accumulate_dtype
+from gan_fast.reference.upfirdn2d import memory_format_of, taps, upfirdn2d
 
-
-def taps(f: Tensor | None) -> tuple[int, int]:
-    """(width, height) of a filter."""
-    return (1, 1) if f is None else (f.shape[-1], f.shape[0])
-
-
-def resample(
-    x: Tensor, f: Tensor | None, up: int, down: int, padding: Sequence[int], flip_filter: bool, gain: float
-) -> Tensor:
-    """Upsample with zeros, pad or crop by [x0, x1, y0, y1], filter, keep every `down`-th pixel."""
-    samples, channels, height, width = x.shape
-    u = F.pad(x.reshape(samples, channels, height, 1, width, 1), [0, up - 1, 0, 0, 0, up - 1])
-    u = F.pad(u.reshape(samples, channels, height * up, width * up), list(padding))
-    if f is None:
-        u = u * gain
-    else:
-        h = f.detach().to(u.dtype)
-        h = h if flip_filter else h.flip(list(range(h.dim())))
-        for weight in [h * gain] if h.dim() == 2 else [h[None, :] * gain, h[:, None]]:
-            u = F.conv2d(u, weight.expand(channels, 1, *weight.shape).contiguous(), groups=channels)
-    return u[:, :, ::down, ::down]
+_NONE = (0, 0, 0, 0)
 
 
 def output_size(
@@ -82,12 +63,12 @@ def filtered_lrelu(
     clamp: float | None,
     flip_filter: bool,
 ) -> Tensor:
-    """`[N, C, H, W]` to `[N, C, H', W']`. In float32 (float64 for float64), rounded once; differentiable to any order."""
+    """`[N, C, H, W]` to `[N, C, H', W']`. In float32 (float64 for float64), rounded once; any order of gradient."""
     t = _upsampled(x, fu, b, up, padding, flip_filter)
     z = F.leaky_relu(t, slope) * gain
     if clamp is not None:
         z = z.clamp(-clamp, clamp)
-    return _like(resample(z, fd, 1, down, [0, 0, 0, 0], flip_filter, 1.0), x)
+    return _like(_resample(z, fd, 1, down, _NONE, flip_filter), x)
 
 
 def _upsampled(
@@ -96,13 +77,18 @@ def _upsampled(
     x = x.to(accumulate_dtype(x))
     if b is not None:
         x = x + b.to(x.dtype)[:, None, None]
-    return resample(x, fu, up, 1, padding, flip_filter, float(up * up))
+    return _resample(x, fu, up, 1, padding, flip_filter, float(up * up))
+
+
+def _resample(
+    x: Tensor, f: Tensor | None, up: int, down: int, padding: Sequence[int], flip_filter: bool, gain: float = 1.0
+) -> Tensor:
+    return upfirdn2d(x, f, (up, up), (down, down), padding, flip_filter, gain)
 
 
 def _like(y: Tensor, x: Tensor) -> Tensor:
-    """In the dtype of x, and channels_last where x is."""
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return y.to(x.dtype).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    """In the dtype and the layout of x."""
+    return y.to(x.dtype).contiguous(memory_format=memory_format_of(x))
 
 
 def filtered_lrelu_op(
@@ -129,8 +115,7 @@ def filtered_lrelu_op(
     if clamp is not None:
         codes = torch.where((F.leaky_relu(t, slope) * gain).abs() > clamp, 2, codes)
     mask = pack(codes, math.lcm(up, down))
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return y, mask.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    return y, mask.contiguous(memory_format=memory_format_of(x))
 
 
 def pack(codes: Tensor, phases: int) -> Tensor:
@@ -175,7 +160,7 @@ def filtered_lrelu_tangent(
     height, width = intermediate_size(fd, down, output_size(v, fu, fd, up, down, padding))
     t = _upsampled(v, fu, None, up, padding, flip_filter)[:, :, :height, :width]
     t = t * slopes(mask, math.lcm(up, down), height, width, gain, slope).to(t.dtype)
-    return _like(resample(t, fd, 1, down, [0, 0, 0, 0], flip_filter, 1.0), v)
+    return _like(_resample(t, fd, 1, down, _NONE, flip_filter), v)
 
 
 def filtered_lrelu_backward(
@@ -195,8 +180,8 @@ def filtered_lrelu_backward(
     (uw, uh), (dw, dh) = taps(fu), taps(fd)
     height, width = intermediate_size(fd, down, dy.shape[2:])
     t = dy.to(accumulate_dtype(dy))
-    t = resample(t, fd, down, 1, [dw - 1, dw - down, dh - 1, dh - down], not flip_filter, 1.0)
+    t = _resample(t, fd, down, 1, [dw - 1, dw - down, dh - 1, dh - down], not flip_filter)
     t = t * slopes(mask, math.lcm(up, down), height, width, gain, slope).to(t.dtype)
     x0, y0 = uw - 1 - padding[0], uh - 1 - padding[2]
     pads = [x0, (size[1] - 1) * up + uw - width - x0, y0, (size[0] - 1) * up + uh - height - y0]
-    return _like(resample(t, fu, 1, up, pads, not flip_filter, float(up * up)), dy)
+    return _like(_resample(t, fu, 1, up, pads, not flip_filter, float(up * up)), dy)

@@ -1,4 +1,4 @@
-r"""Upsample by zeros, pad or crop, filter, keep every `down`-th sample, in plain PyTorch; per axis and channel
+r"""Upsample by zeros, pad or crop, filter, keep every `down`-th sample, in plain PyTorch; along each axis
 
     y[o] = gain sum_k h[k] u[o down + k - p0],    u[i up] = x[i], u = 0 elsewhere,    o = 0 ... size - 1
 
@@ -69,16 +69,24 @@ def upfirdn2d_op(
     flip_filter: bool,
     gain: float,
 ) -> Tensor:
-    """The same with the arguments of `torch.ops.gan_fast.upfirdn2d`: before is [x0, y0], size the result's [W', H']."""
+    """The same with the arguments of `torch.ops.gan_fast.upfirdn2d`: before is [x0, y0], size the result's [W', H'].
+
+    A copy, so that sides of 1 have the strides that tracing is told.
+    """
     after = [
         (n - 1) * d + t - length * u - p
         for n, d, t, length, u, p in zip(size, down, taps(f), x.shape[:1:-1], up, before, strict=True)
     ]
     padding = [before[0], after[0], before[1], after[1]]
-    return upfirdn2d(x, f, up, down, padding, flip_filter, gain)
+    return upfirdn2d(x, f, up, down, padding, flip_filter, gain).clone(memory_format=memory_format_of(x))
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
-    """channels_last for images that lie so in memory, else contiguous: the layout of the result."""
-    is_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if is_last else torch.contiguous_format
+    """channels_last where the strides of `x` are in that order (`Tensor::suggest_memory_format`), else contiguous."""
+    least = 0
+    for d in (1, 3, 2, 0):
+        length, stride = x.shape[d], x.stride(d)
+        if length == 0 or stride < least or (d == 0 and least == x.stride(1)):
+            return torch.contiguous_format
+        least = stride * length if length > 1 else stride
+    return torch.channels_last

@@ -79,7 +79,8 @@ def _line(reading: Reading) -> str:
 
 def _flat(reading: Reading) -> dict[str, float]:
     values = reading._asdict()
-    return {**values, **values.pop("more")}
+    more = values.pop("more")
+    return {**values, **more}
 
 
 def _read(folder: RunFolder) -> list[Reading]:

@@ -40,7 +40,16 @@ def compile_one(name: str, arch: str) -> dict[str, compilers.Resources]:
 
 
 def test_there_is_device_code() -> None:
-    assert {"adversarial_loss", "binary_cross_entropy", "gradient_penalty", "l1_distance", "softplus"} <= set(SOURCES)
+    assert {
+        "adversarial_loss",
+        "bias_act",
+        "binary_cross_entropy",
+        "filtered_lrelu",
+        "gradient_penalty",
+        "l1_distance",
+        "softplus",
+        "upfirdn2d",
+    } <= set(SOURCES)
 
 
 @pytest.mark.parametrize("arch", compilers.ARCHITECTURES)

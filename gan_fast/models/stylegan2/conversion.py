@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
-import warnings
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from gan_fast.models.stylegan2 import weights
 from gan_fast.models.stylegan2.discriminator import Discriminator
-from gan_fast.models.stylegan2.pickles import Call, Global, PickleError, read
+from gan_fast.models.stylegan2.pickles import PERSISTENT, Call, Global, PickleError, read
 from gan_fast.models.stylegan2.synthesis import Generator
 
 _NETWORK = "torch_utils.persistence._reconstruct_persistent_obj"
@@ -35,11 +34,27 @@ _SETS = ("builtins.set", "__builtin__.set")
 _READ_OVER = (
     "numpy.ndarray",
     "numpy.dtype",
-    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *(
+        f"numpy.{core}.{name}"
+        for core in ("core", "_core")
+        for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
+    ),
     "_codecs.encode",
     *(f"torch.{kind}" for kind in ("float16", "float32", "float64", "int32", "int64", "bool", "Size", "device")),
 )
 ALLOWED = frozenset([_NETWORK, _STORAGE, *_TENSOR, _PARAMETER, *_DICTS, *_SETS, *_READ_OVER])
+
+_STORAGES = {
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.FloatStorage": torch.float32,
+    "torch.DoubleStorage": torch.float64,
+    "torch.ByteStorage": torch.uint8,
+    "torch.IntStorage": torch.int32,
+    "torch.LongStorage": torch.int64,
+    "torch.BoolStorage": torch.bool,
+}
+_MAGIC = 0x1950A86A20F9469CFC6C
 
 _KINDS = {"Generator": "generator", "Discriminator": "discriminator"}
 _POSITIONAL = {
@@ -48,6 +63,7 @@ _POSITIONAL = {
 }
 # No settings of a real network come near; a hostile file could nest them without end.
 _MOST_SETTINGS = 10_000
+_MOST_LAYERS = 64
 
 
 def convert(source: str | Path, folder: str | Path) -> dict[str, Path]:
@@ -93,11 +109,9 @@ def _network(name: str, value: Any) -> Generator | Discriminator:
         raise PickleError(f"{name} is a {class_name} of another family: it has no {marker}, as StyleGAN2's have")
     settings = _settings(name, kind, described["state"])
     try:
-        network = weights.build(kind, settings)
-        network.load_state_dict(tensors)
+        return weights.build(kind, settings, tensors)
     except (TypeError, ValueError, RuntimeError) as error:
         raise PickleError(f"{name} does not fit StyleGAN2's {class_name}: {error}") from error
-    return network.requires_grad_(False).eval()
 
 
 def _persistent(name: str, value: Any) -> dict[str, Any]:
@@ -159,13 +173,13 @@ def _tensor(name: str, value: Any) -> Tensor:
     if math.prod(size) > flat.numel():
         raise PickleError(f"{name} claims {math.prod(size)} numbers and its storage has {flat.numel()}")
     try:
-        return flat.as_strided(size, stride, offset).clone(memory_format=torch.contiguous_format)
+        return flat.as_strided(size, stride, offset).to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     except RuntimeError as error:
         raise PickleError(f"{name} reaches past its storage: {error}") from None
 
 
 def _storage(name: str, value: Any) -> Tensor:
-    """The numbers of a storage, flat. They are kept as a torch.save of their own, which torch reads as weights only."""
+    """The numbers of a storage, flat. They are kept as the bytes of a torch.save of their own."""
     if not (isinstance(value, Call) and value.name == _STORAGE and len(value.args) == 1):
         raise PickleError(f"{name} has no storage")
     (content,) = value.args
@@ -176,16 +190,32 @@ def _storage(name: str, value: Any) -> Tensor:
     if not isinstance(content, bytes):
         raise PickleError(f"{name} has a storage of {type(content).__name__}, expected bytes")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that typed storages are deprecated
-            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
-        raise PickleError(f"refused: the storage of {name} is no plain storage: {error}") from error
-    if not isinstance(loaded, torch.storage.TypedStorage):
-        raise PickleError(f"refused: the storage of {name} is a {type(loaded).__name__}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.empty(0, dtype=loaded.dtype).set_(loaded.untyped())
+        return _saved_storage(io.BytesIO(content))
+    except PickleError as error:
+        raise PickleError(f"the storage of {name}: {error}") from None
+
+
+def _saved_storage(file: io.BytesIO) -> Tensor:
+    """What torch.save wrote of one storage, without a zip around it, as it does inside of pickles:
+
+    magic number, version, machine, storage, [key]: five pickles; then the count of numbers in 8 bytes, and the numbers.
+    """
+    magic, version, machine, record, keys = (read(file, _STORAGES, persistent=True) for _ in range(5))
+    if (magic, version) != (_MAGIC, 1001) or not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise PickleError("not written by torch.save on a little-endian machine")
+    identity = record.args[0] if isinstance(record, Call) and record.name == PERSISTENT else None
+    # ("storage", type, key, device, count, view of another storage)
+    if not isinstance(identity, tuple) or len(identity) not in (5, 6) or any(identity[5:]):
+        raise PickleError("refused: no plain storage")
+    what, kind, key, _, count = identity[:5]
+    if what != "storage" or not isinstance(kind, Global) or keys != [key] or type(count) is not int:
+        raise PickleError("refused: no plain storage")
+    dtype = _STORAGES[kind.name]
+    (written,) = struct.unpack("<q", file.read(8).ljust(8, b"\xff"))
+    numbers = bytearray(file.read())
+    if written != count or count < 0 or len(numbers) < count * dtype.itemsize:
+        raise PickleError(f"it should have {count} numbers, and {len(numbers)} bytes are there")
+    return torch.frombuffer(numbers, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
 
 
 def _settings(name: str, kind: str, state: dict[Any, Any]) -> dict[str, Any]:
@@ -199,6 +229,13 @@ def _settings(name: str, kind: str, state: dict[Any, Any]) -> dict[str, Any]:
     if len(args) > len(_POSITIONAL[kind]):
         raise PickleError(f"{name} has more positional arguments than StyleGAN2's {kind}")
     settings = {**dict(zip(_POSITIONAL[kind], args, strict=False)), **settings}
+    mapping = settings.get("mapping_kwargs") or {}
+    if (
+        isinstance(mapping, dict)
+        and isinstance(mapping.get("num_layers"), int)
+        and mapping["num_layers"] > _MOST_LAYERS
+    ):
+        raise PickleError(f"{name} claims {mapping['num_layers']} mapping layers")
     synthesis = state if kind == "discriminator" else _child(state, "synthesis")
     blocks = [_child(synthesis, key) for key in (_dictionary(synthesis.get("_modules")) or {}) if key[:1] == "b"]
     halves = sum(1 for block in blocks if block.get("use_fp16") is True)

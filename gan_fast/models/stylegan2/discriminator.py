@@ -26,6 +26,7 @@ from gan_fast.models.stylegan2.layers import (
     check_choice,
     check_positive,
     check_resolution,
+    low_pass,
     low_precision_from,
     own_precision,
 )
@@ -58,7 +59,7 @@ class DiscriminatorBlock(Precision):
     ) -> None:
         super().__init__(low_precision, channels_last)
         self.in_channels, self.resolution, self.architecture = in_channels, resolution, architecture
-        self.register_buffer("resample_filter", ops.setup_filter(list(resample_filter)))
+        self.register_buffer("resample_filter", low_pass(resample_filter))
         shared: dict[str, Any] = {"resample_filter": resample_filter, "conv_clamp": conv_clamp}
         if in_channels == 0 or architecture == "skip":
             self.fromrgb = Conv2dLayer(img_channels, tmp_channels, 1, activation=activation, **shared)

@@ -71,6 +71,12 @@ def normalize_2nd_moment(x: Tensor) -> Tensor:
     return x * (x.square().mean(-1, keepdim=True) + 1e-8).rsqrt()
 
 
+def low_pass(taps: Sequence[float]) -> Tensor:
+    """The resampling filter. It is a few numbers, so it is there even while a network is built on the meta device."""
+    with torch.device("cpu"):
+        return ops.setup_filter(list(taps))
+
+
 def own_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Autocast off: these networks choose the precision of every block themselves."""
     kind = x.device.type
@@ -161,7 +167,7 @@ class Conv2dLayer(nn.Module):
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self.register_buffer("resample_filter", ops.setup_filter(list(resample_filter)))
+        self.register_buffer("resample_filter", low_pass(resample_filter))
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         # A linear layer without bias or clamp takes its gain with the weights: no pass over the features.

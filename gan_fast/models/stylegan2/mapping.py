@@ -40,8 +40,10 @@ class MappingNetwork(nn.Module):
         w_avg_beta: float | None = 0.995,
     ) -> None:
         super().__init__()
-        if num_layers < 1:
-            raise ValueError(f"num_layers must be at least 1, got {num_layers}")
+        if num_layers < (0 if c_dim > 0 else 1):
+            raise ValueError(
+                f"num_layers must be at least 1, or 0 for the embedding of classes alone, got {num_layers}"
+            )
         if z_dim < 0 or c_dim < 0 or z_dim + c_dim == 0:
             raise ValueError(f"a mapping network needs z_dim or c_dim to be positive, got {z_dim} and {c_dim}")
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
@@ -78,7 +80,7 @@ class MappingNetwork(nn.Module):
             update_emas: move w_avg. Default: in train mode.
             skip_w_avg_update: do not move w_avg, whatever else was said.
         """
-        weight = self.fc0.weight
+        weight = next(self.parameters())
         parts = []
         if self.z_dim > 0:
             if z is None:

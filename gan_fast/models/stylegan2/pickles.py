@@ -57,12 +57,16 @@ _VALUES = {
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def read(file: BinaryIO, allowed: Collection[str]) -> Any:
-    """The one object in `file`, made of None, bool, numbers, str, bytes, list, tuple, dict, set, `Global` and `Call`.
+PERSISTENT = "a persistent object"
 
-    `allowed` are the globals that may be named. `PickleError` for any other, and for what is not a whole pickle.
+
+def read(file: BinaryIO, allowed: Collection[str], persistent: bool = False) -> Any:
+    """The next object in `file`, made of None, bool, numbers, str, bytes, list, tuple, dict, set, `Global` and `Call`.
+
+    `allowed` are the globals that may be named. `PickleError` for any other, and for what is not a whole pickle. With
+    `persistent`, an object kept outside of the pickle is a `Call` of the name `PERSISTENT` with its identity.
     """
-    reader = _Reader(allowed)
+    reader = _Reader(allowed, persistent)
     try:
         for opcode, argument, _ in pickletools.genops(file):
             if opcode.name == "STOP":
@@ -71,13 +75,14 @@ def read(file: BinaryIO, allowed: Collection[str]) -> Any:
         return reader.result()
     except PickleError:
         raise
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
         raise PickleError(f"not a readable pickle: {error}") from error
 
 
 class _Reader:
-    def __init__(self, allowed: Collection[str]) -> None:
+    def __init__(self, allowed: Collection[str], persistent: bool) -> None:
         self.allowed = allowed
+        self.persistent = persistent
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -233,6 +238,11 @@ class _Reader:
         if type(function) is not Global or type(args) is not tuple:
             raise PickleError("refused: a call of something that is not a named function")
         self.stack.append(Call(function.name, args))
+
+    def _binpersid(self, _: Any) -> None:
+        if not self.persistent:
+            raise PickleError("refused: an object that is kept outside of the pickle")
+        self.stack.append(Call(PERSISTENT, (self._take(),)))
 
     def _build(self, _: Any) -> None:
         state = self._take()

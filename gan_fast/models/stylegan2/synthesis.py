@@ -28,6 +28,7 @@ from gan_fast.models.stylegan2.layers import (
     check_positive,
     check_resolution,
     default_gain,
+    low_pass,
     low_precision_from,
     own_precision,
 )
@@ -86,7 +87,7 @@ class SynthesisLayer(nn.Module):
         if use_noise:
             self.register_buffer("noise_const", torch.randn(resolution, resolution))
             self.noise_strength = nn.Parameter(torch.zeros(()))
-        self.register_buffer("resample_filter", ops.setup_filter(list(resample_filter)))
+        self.register_buffer("resample_filter", low_pass(resample_filter))
 
     def forward(
         self,
@@ -176,7 +177,7 @@ class SynthesisBlock(Precision):
         super().__init__(low_precision, channels_last)
         self.in_channels, self.resolution, self.architecture = in_channels, resolution, architecture
         shared = {"resample_filter": resample_filter, "conv_clamp": conv_clamp, **layer_kwargs}
-        self.register_buffer("resample_filter", ops.setup_filter(list(resample_filter)))
+        self.register_buffer("resample_filter", low_pass(resample_filter))
         if in_channels == 0:
             self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
         else:

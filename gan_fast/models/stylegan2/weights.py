@@ -12,7 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from gan_fast.models.stylegan2.discriminator import Discriminator
 from gan_fast.models.stylegan2.synthesis import Generator
@@ -60,11 +61,9 @@ def load_network(path: str | Path) -> Generator | Discriminator:
     except SafetensorError as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {error}") from None
     try:
-        network = build(metadata["kind"], json.loads(metadata["init_kwargs"]))
-        network.load_state_dict(tensors)
+        return build(metadata["kind"], json.loads(metadata["init_kwargs"]), tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path} does not fit the network it describes: {error}") from error
-    return network.requires_grad_(False).eval()
 
 
 def load(folder: str | Path) -> dict[str, Generator | Discriminator]:
@@ -90,9 +89,13 @@ def load_generator(path: str | Path) -> Generator:
     return network
 
 
-def build(kind: str, init_kwargs: dict[str, Any]) -> Generator | Discriminator:
-    """A network from the arguments that were saved with it; its initial weights do not move torch's random stream."""
-    import torch
+def build(kind: str, init_kwargs: dict[str, Any], tensors: dict[str, Tensor]) -> Generator | Discriminator:
+    """A frozen network in evaluation mode with these weights, which become its own.
 
-    with torch.random.fork_rng(devices=[]):
-        return _KINDS[kind](**init_kwargs)  # type: ignore[return-value]
+    It is first built without memory, so that settings and shapes are checked before anything is allocated: TypeError,
+    ValueError or RuntimeError where they do not fit.
+    """
+    with torch.device("meta"):
+        network = _KINDS[kind](**init_kwargs)
+    network.load_state_dict(tensors, assign=True)
+    return network.requires_grad_(False).eval()  # type: ignore[return-value]
