@@ -44,9 +44,9 @@ class Contender:
 
     The baselines of a ratio are the eager and the compiled ones; "separate" and "no penalty" are those of a critic step
     alone, "reference" is gan_fast's own plain PyTorch and "wide reference" that in float32 beside a bfloat16 job,
-    "bilinear" torch's interpolation to the same size, and an "other" is timed for comparison. `check` takes the place of
-    the comparison with the case's truth: it returns the error found, or raises `WrongResult`. A `slow` one takes minutes
-    to be ready, and is left out of quick rounds.
+    "bilinear" torch's interpolation to the same size, and an "other" is timed for comparison. `check` takes the place
+    of the comparison with the case's truth: it returns the error found, or raises `WrongResult`. A `slow` one takes
+    minutes to be ready, and is left out of quick rounds.
     """
 
     name: str
