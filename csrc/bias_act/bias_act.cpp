@@ -209,10 +209,14 @@ Given given_of(const variable_list& saved) {
   return {saved[0], saved[1].defined() ? saved[1].detach() : Tensor(), saved[2], saved[3], saved[4]};
 }
 
-// Whether nobody else sees dy, so that dx may take its memory: warm, and an activation less at the peak.
-bool is_ours(const Tensor& dy) {
-  return !at::GradMode::is_enabled() && dy.use_count() == 1 && !at::isTensorSubclassLike(dy) && dy.has_storage() &&
-      dy.storage().use_count() == 1 && dy.is_non_overlapping_and_dense();
+// Whether nobody else sees dy and it lies as dx would, so that dx may take its memory: warm, and an activation less at the peak.
+bool may_be_overwritten(const Tensor& dy, const Given& given) {
+  if (at::GradMode::is_enabled() || dy.use_count() != 1 || at::isTensorSubclassLike(dy) || !dy.has_storage() ||
+      dy.storage().use_count() != 1 || !dy.is_non_overlapping_and_dense()) {
+    return false;
+  }
+  const Tensor& like = given.y.defined() ? given.y : given.x;
+  return !like.defined() || like.strides() == dy.strides();
 }
 
 // needs_input_grad counts edges, and an absent tensor has none.
@@ -311,7 +315,7 @@ struct BiasAct : torch::autograd::Function<BiasAct> {
       read.x = Tensor();
     }
     const Wanted4 wanted = {to_x, to_b, to_scale, to_noise};
-    auto [dx, db, dscale, dnoise] = to_x && is_ours(grads[0]) ? call_backward_in_place(grads[0], read, p, wanted)
+    auto [dx, db, dscale, dnoise] = to_x && may_be_overwritten(grads[0], read) ? call_backward_in_place(grads[0], read, p, wanted)
                                                               : call_backward(grads[0], read, p, wanted);
     if (to_x) out[0] = dx;
     if (to_b) out[1] = db;
