@@ -182,8 +182,9 @@ def _case(kind: Kind, dtype: torch.dtype, setting: Setting, full: bool) -> Case:
         contenders=tuple(names),
         build=build,
         targets=targets if full else {},
-        # kinks of leaky ReLUs flip under rounding: this is how far float32 and bfloat16 may be from float64
-        rtol=0.2 if narrow else 5e-3,
+        # Kinks of leaky ReLUs flip under rounding. At full size bfloat16 is within 0.06 of float64 and float32 within
+        # 6e-4, the reference as well; a network of few channels has less to average over.
+        rtol=(0.2 if full else 1.0) if narrow else 5e-3,
         least_rounds=5,
         quick=not full,
     )
