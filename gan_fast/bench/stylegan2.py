@@ -63,7 +63,8 @@ class Setting:
                 if name.endswith("noise_strength"):
                     parameter.fill_(0.1)
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        generator, critic = (m.to(device, wide).to(memory_format=memory_format).train() for m in (generator, critic))
+        generator.to(device, wide).to(memory_format=memory_format).train()
+        critic.to(device, wide).to(memory_format=memory_format).train()
         return generator, critic
 
     def inputs(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
