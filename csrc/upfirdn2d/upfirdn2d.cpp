@@ -100,7 +100,7 @@ Taps taps_of(const OptionalTensor& f, bool flip_filter, double gain, bool exact)
 
 // ---- CPU: phases and tiles
 
-// The arrays behind a UpfirdnAxis; T is the accumulation type. The filter has `matrices` rows of `taps` numbers.
+// The arrays behind a UpfirdnAxis; T is the accumulation type. `taps` holds one row of n numbers, or one after the other several.
 template <class T>
 struct Axis {
   std::vector<long long> first;
@@ -145,9 +145,9 @@ struct Axis {
   Axis(const Axis&) = delete;
 };
 
-constexpr long long kTileBytes = 16384;      // the blended row of a tile: half of a small first-level cache
-constexpr long long kSlack = 128;            // numbers that vectors may read and write past the end of a part of the scratch memory
-constexpr long long kGrainNumbers = 16384;   // below this waking a thread costs more than it saves
+constexpr long long kTileBytes = 8192;      // the blended row of a tile: with the rows it is made of it fits in the first-level cache
+constexpr long long kSlack = 128;           // numbers that vectors may read and write past the end of a part of the scratch memory
+constexpr long long kGrainNumbers = 16384;  // below this waking a thread costs more than it saves
 
 // Chooses tiles and lays out the scratch memory.
 template <class T>
