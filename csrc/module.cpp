@@ -5,6 +5,7 @@
 #include "common/cpu/isa.h"
 #include "common/cuda/bindings.h"
 #include "common/ledger_python.h"
+#include "convolution/convolution_python.h"
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "gan_fast's compiled kernels";
@@ -15,6 +16,7 @@ PYBIND11_MODULE(_C, m) {
       "set_cpu_capability", &gan_fast::set_isa, pybind11::arg("name"),
       "Run the CPU kernels on this instruction set from now on.");
   gan_fast::add_adversarial_bindings(m);
+  gan_fast::add_convolution_bindings(m);
   gan_fast::add_ledger_bindings(m);
   gan_fast::cuda::add_bindings(m);
 }

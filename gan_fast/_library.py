@@ -14,10 +14,19 @@ import torch
 from torch import Tensor
 
 from gan_fast.reference import adversarial_loss as adversarial
+from gan_fast.reference import bias_act, softplus
 from gan_fast.reference import binary_cross_entropy as bce
 from gan_fast.reference import gradient_penalty as penalty
 from gan_fast.reference import l1_distance as l1
-from gan_fast.reference import softplus, upfirdn2d
+from gan_fast.reference import bias_act, filtered_lrelu, softplus, upfirdn2d
+from gan_fast.reference import binary_cross_entropy as bce
+from gan_fast.reference import gradient_penalty as penalty
+from gan_fast.reference import l1_distance as l1
+from gan_fast.reference import modulated_convolution as modulated
+from gan_fast.triton import serve
+from gan_fast.reference import filtered_lrelu, softplus
+from gan_fast.reference import gradient_penalty as penalty
+from gan_fast.reference import l1_distance as l1
 
 # A Library object that is not kept loses its kernels.
 _library = torch.library.Library("gan_fast", "IMPL")
@@ -55,6 +64,10 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "adversarial_loss": _adversarial_loss,
     "adversarial_terms": _adversarial_terms,
     "adversarial_loss_backward": adversarial.adversarial_loss_backward,
+    "bias_act": bias_act.bias_act,
+    "bias_act_backward": bias_act.bias_act_backward,
+    "bias_act_backward_": bias_act.bias_act_backward_,
+    "bias_act_double_backward": bias_act.bias_act_double_backward,
     "binary_cross_entropy": bce.binary_cross_entropy_op,
     "binary_cross_entropy_backward": bce.binary_cross_entropy_backward,
     "softplus": softplus.softplus,
@@ -64,7 +77,20 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "gradient_penalty": penalty.gradient_penalty,
     "gradient_penalty_backward": penalty.gradient_penalty_backward,
     "upfirdn2d": upfirdn2d.upfirdn2d_op,
+    "filtered_lrelu": filtered_lrelu.filtered_lrelu_op,
+    "filtered_lrelu_backward": filtered_lrelu.filtered_lrelu_backward,
+    "filtered_lrelu_tangent": filtered_lrelu.filtered_lrelu_tangent,
+    "modulated_convolution": modulated.modulated_convolution,
+    "modulated_convolution_input_gradient": modulated.input_gradient,
+    "modulated_convolution_weight_gradient": modulated.weight_gradient,
+    "modulated_convolution_epilogue_gradient": modulated.epilogue_gradient,
 }
 
 for _name, _function in KERNELS.items():
     _library.impl(_name, _function, "CompositeExplicitAutograd")
+
+# Modulated convolution on CUDA is Triton's or cuDNN's, which nothing decides before a tensor is there.
+_library.impl("modulated_convolution", serve.forward, "CUDA")
+_library.impl("modulated_convolution_input_gradient", serve.input_gradient, "CUDA")
+_library.impl("modulated_convolution_weight_gradient", serve.weight_gradient, "CUDA")
+_library.impl("modulated_convolution_epilogue_gradient", serve.epilogue_gradient, "CUDA")

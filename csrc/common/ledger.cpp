@@ -64,7 +64,9 @@ std::vector<std::pair<Tensor, Tensor>> Ledger::sweep() {
   for (const DebtPtr& debt : debts_) {
     if (debt->take()) {
       ++swept;
-      paid.emplace_back(debt->w, debt->weight_gradient(debt->dy, debt->x, debt->w));
+      if (Tensor gradient = debt->weight_gradient(debt->dy, debt->x, debt->w); gradient.defined()) {
+        paid.emplace_back(debt->w, std::move(gradient));
+      }
       debt->let_go();
     }
   }

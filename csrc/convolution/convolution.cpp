@@ -11,6 +11,7 @@
 #include <torch/library.h>
 
 #include "common/bilinear.h"
+#include "convolution/convolution_host.h"
 
 namespace gan_fast {
 namespace {
@@ -48,7 +49,11 @@ struct Convolution {
     return op.call(dy, x, w, g->stride, g->padding, g->dilation, g->transposed, g->output_padding, g->groups);
   }
 
+  // Undefined, which is no gradient, where the caller has switched them off for now.
   static Tensor weight_gradient(const Tensor& dy, const Tensor& x, const Tensor& w, const GeometryPtr& g) {
+    if (!convolution_weight_gradients && !flows_beyond_kernels(w)) {
+      return {};
+    }
     static const auto op = find_op<Gradient>("gan_fast::convolution_weight_gradient");
     return op.call(dy, x, w, g->stride, g->padding, g->dilation, g->transposed, g->output_padding, g->groups);
   }

@@ -17,7 +17,11 @@ COMMANDS = {
     "train": ("gan_fast.cli.train", "train a recipe; with no arguments, dcgan on the built-in digits"),
     "resume": ("gan_fast.cli.resume", "go on with a run as if it had never stopped"),
     "generate": ("gan_fast.cli.generate", "write images from a run: PNGs and a grid"),
+    "interpolate": ("gan_fast.cli.interpolate", "walk from seed to seed: a grid, a GIF or an MP4"),
+    "edit": ("gan_fast.cli.edit", "move pictures along directions found in the weights (stylegan2)"),
+    "project": ("gan_fast.cli.project", "find the styles of a picture (stylegan2)"),
     "evaluate": ("gan_fast.cli.evaluate", "measure the quality of a run, beside its baselines"),
+    "convert": ("gan_fast.cli.convert", "turn a StyleGAN2 .pkl into safetensors, running nothing of it"),
     "data": ("gan_fast.cli.data", "look into images and pack them for training"),
     "doctor": ("gan_fast.doctor", "versions, devices, and which kernel serves each op and why"),
     "bench": ("gan_fast.bench", "the benchmark table for this machine"),
@@ -72,6 +76,6 @@ def _fail(command: str, message: str, code: int, debug: bool) -> int:
 
 def _usage() -> str:
     lines = ["usage: gan-fast COMMAND [options]", ""]
-    lines += [f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items()]
+    lines += [f"  {name:<11} {what}" for name, (_, what) in COMMANDS.items()]
     lines += ["", "gan-fast COMMAND --help lists its options; --debug shows the traceback of a failure."]
     return "\n".join(lines)

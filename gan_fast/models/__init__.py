@@ -8,9 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from gan_fast.models import dcgan, mlp
+from gan_fast.models import dcgan, mlp, stylegan2
 
-_BUILDERS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {"dcgan": dcgan.build, "mlp": mlp.build}
+_BUILDERS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {
+    "dcgan": dcgan.build,
+    "mlp": mlp.build,
+    "stylegan2": stylegan2.build,
+}
 
 __all__ = ["build", "names"]
 

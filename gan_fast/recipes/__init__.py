@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from gan_fast.recipes.dcgan import DCGAN
+from gan_fast.recipes.stylegan2 import StyleGAN2
 from gan_fast.recipes.wgan import WGAN
 from gan_fast.recipes.wgan_gp import WGANGP
 from gan_fast.training.recipe import Recipe
 
-_RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (DCGAN, WGAN, WGANGP)}
+_RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (DCGAN, StyleGAN2, WGAN, WGANGP)}
 
-__all__ = ["DCGAN", "WGAN", "WGANGP", "Recipe", "get", "names"]
+__all__ = ["DCGAN", "WGAN", "WGANGP", "Recipe", "StyleGAN2", "get", "names"]
 
 
 def names() -> list[str]:

@@ -66,7 +66,7 @@ class NetworkRecipe(Recipe):
     def generator_period(self) -> int:
         return self.critic_steps
 
-    def networks(self, shape: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
+    def networks(self, shape: tuple[int, ...], classes: int = 0) -> tuple[str, dict[str, Any]]:
         points = len(shape) == 1
         latent_dim = self.latent_size(shape)
         if self.network == "dcgan" and points:

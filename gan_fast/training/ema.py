@@ -42,7 +42,7 @@ class EMA:
 
     def set_decay(self, images_seen: int, batch: int) -> None:
         """Set 1 - beta for a step of `batch` images that ends at `images_seen`."""
-        half_life = min(self.half_life, self.ramp * images_seen)
+        half_life = min(self.half_life, self.ramp * images_seen) if self.ramp else self.half_life
         self._weight.fill_(1.0 if half_life <= 0 else 1.0 - 0.5 ** (batch / half_life))
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """Endless batches of real samples on the device, from a data set of gan_fast, any map-style data set, or a loader.
 
-A sample is a square image `[C, H, H]` or a point `[D]`; a feed's `shape` says which.
+A sample is a square image `[C, H, H]` or a point `[D]`; a feed's `shape` says which, and its `classes` how many
+kinds of sample are labelled, 0 without labels.
 """
 
 from __future__ import annotations
@@ -19,51 +20,81 @@ class Feed(Protocol):
     """What the trainer asks of its data."""
 
     shape: tuple[int, ...]
+    classes: int
 
-    def next(self) -> Tensor: ...
+    def next(self) -> Any:
+        """A batch: samples, or samples and labels."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def make(data: Any, *, batch: int, seed: int, flip: bool, device: torch.device, world: World) -> Feed:
-    """The feed for whatever `Trainer(data=...)` was given."""
-    if isinstance(data, (ImageDataset, PointDataset)) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
-        if batch % world.size:
-            raise ValueError(f"batch must be a multiple of the {world.size} processes, got {batch}")
-        return DatasetFeed(
-            data, BatchSampler(len(data), batch, seed, rank=world.rank, world=world.size, flip=flip), device
-        )
+def _is_dataset(data: Any) -> bool:
+    return isinstance(data, (ImageDataset, PointDataset)) or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
+
+
+def shape_of(data: Any) -> tuple[int, ...]:
+    """Of one sample of whatever `Trainer(data=...)` was given."""
+    if isinstance(data, (ImageDataset, PointDataset)):
+        return data.shape
+    cpu = torch.device("cpu")
+    if _is_dataset(data):
+        return tuple(to_samples(data[0], cpu, batched=False).shape[1:])
     if isinstance(data, Iterable):
-        return LoaderFeed(data, device)
+        first = next(iter(data), None)
+        if first is None:
+            raise ValueError("the loader gives no batch")
+        return tuple(to_samples(first, cpu).shape[1:])
     raise ValueError(
         "data must be an ImageDataset, a PointDataset, a data set with len() and [], or an iterable of batches, "
         f"got {type(data).__name__}"
     )
 
 
+def make(data: Any, *, batch: int, seed: int, flip: bool, device: torch.device, world: World, labels: bool) -> Feed:
+    """The feed for whatever `Trainer(data=...)` was given; with `labels`, its batches hold labels too."""
+    shape = shape_of(data)
+    classes = len(getattr(data, "classes", ())) if labels else 0
+    if labels and not classes:
+        raise ValueError(
+            f"{getattr(data, 'name', type(data).__name__)} has no classes to train on: put the images of each class in "
+            "a folder of their own, or train without --conditional"
+        )
+    if _is_dataset(data):
+        if batch % world.size:
+            raise ValueError(f"batch must be a multiple of the {world.size} processes, got {batch}")
+        sampler = BatchSampler(len(data), batch, seed, rank=world.rank, world=world.size, flip=flip)
+        return DatasetFeed(data, sampler, device, shape, classes)
+    return LoaderFeed(data, device, shape, classes)
+
+
 class DatasetFeed:
     """Batches of a data set in the sampler's order, whose position is two integers."""
 
-    def __init__(self, data: Any, sampler: BatchSampler, device: torch.device) -> None:
+    def __init__(
+        self, data: Any, sampler: BatchSampler, device: torch.device, shape: tuple[int, ...], classes: int
+    ) -> None:
         self.data = data
         self.sampler = sampler
         self.device = device
         self.ours = isinstance(data, (ImageDataset, PointDataset))
-        self.shape = data.shape if self.ours else tuple(to_samples(data[0], device, batched=False).shape[1:])
+        self.shape, self.classes = shape, classes
         if sampler.flip and len(self.shape) == 1:
             raise ValueError("flip mirrors images, and the data given holds points: train without it")
 
-    def next(self) -> Tensor:
+    def next(self) -> Any:
         batch = next(self.sampler)
         if self.ours:
-            own: Tensor = self.data.float_batch(batch.indices, self.device, flip=batch.flip)
-            return own
-        samples = torch.cat([to_samples(self.data[i], self.device, batched=False) for i in batch.indices.tolist()])
+            own = self.data.float_batch(batch.indices, self.device, flip=batch.flip)
+            return (own, self.data.label_batch(batch.indices, self.device)) if self.classes else own
+        items = [self.data[i] for i in batch.indices.tolist()]
+        samples = torch.cat([to_samples(item, self.device, batched=False) for item in items])
         if batch.flip is not None:
             samples = torch.where(batch.flip.to(samples.device).view(-1, 1, 1, 1), samples.flip(3), samples)
-        return samples
+        if not self.classes:
+            return samples
+        return samples, torch.tensor([int(label_of(item)) for item in items], device=self.device)
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"kind": "dataset", "sampler": self.sampler.state_dict()}
@@ -89,16 +120,13 @@ class LoaderFeed:
     (torchdata's StatefulDataLoader does); otherwise a resumed run goes on with the loader's first batch.
     """
 
-    def __init__(self, loader: Iterable[Any], device: torch.device) -> None:
+    def __init__(self, loader: Iterable[Any], device: torch.device, shape: tuple[int, ...], classes: int) -> None:
         self.loader = loader
         self.device = device
+        self.shape, self.classes = shape, classes
         self._batches: Iterator[Any] = iter(())
-        first = next(iter(loader), None)
-        if first is None:
-            raise ValueError("the loader gives no batch")
-        self.shape = tuple(to_samples(first, device).shape[1:])
 
-    def next(self) -> Tensor:
+    def next(self) -> Any:
         batch = next(self._batches, None)
         if batch is None:
             self._batches = iter(self.loader)
@@ -107,7 +135,8 @@ class LoaderFeed:
                 raise ValueError(
                     "the loader gives no more batches: it can be read only once; give a loader that can be restarted"
                 )
-        return to_samples(batch, self.device)
+        samples = to_samples(batch, self.device)
+        return (samples, label_of(batch)) if self.classes else samples
 
     def state_dict(self) -> dict[str, Any]:
         save = getattr(self.loader, "state_dict", None)
@@ -144,3 +173,21 @@ def to_samples(batch: Any, device: torch.device, *, batched: bool = True) -> Ten
             f"images must be bytes, or floating point in [-1, 1], points floating point, got {batch.dtype}"
         )
     return samples.to(torch.float32)
+
+
+def label_of(batch: Any) -> Any:
+    """What stands second in a batch, or in a sample: its label."""
+    values = list(batch.values()) if isinstance(batch, dict) else batch
+    if not isinstance(values, (tuple, list)) or len(values) < 2:
+        raise ValueError(f"labels must stand second, (images, labels), got a {type(batch).__name__} without them")
+    return values[1]
+
+
+def to_one_hot(labels: Any, classes: int, device: torch.device) -> Tensor:
+    """fp32 `[N, classes]` on `device`, from whole numbers `[N]`, or as it is if it has that shape."""
+    labels = torch.as_tensor(labels).to(device, non_blocking=True)
+    if labels.ndim == 2 and labels.shape[1] == classes and labels.is_floating_point():
+        return labels.float()
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise ValueError(f"labels must be whole numbers [N] or [N, {classes}], got {labels.dtype} {list(labels.shape)}")
+    return (labels[:, None] == torch.arange(classes, device=device)).float()

@@ -25,6 +25,8 @@ class Reading(NamedTuple):
     fake_mean: float
     real_sign_mean: float
     fake_sign_mean: float
+    # What the recipe's own step tells, by name.
+    more: dict[str, float] = {}  # noqa: RUF012 (a NamedTuple's default, never written to)
 
 
 class Journal:
@@ -45,7 +47,7 @@ class Journal:
         self.readings.append(reading)
         with open(self.folder.log, "a", encoding="utf-8") as log:
             log.write(_line(reading))
-        for name, value in reading._asdict().items():
+        for name, value in _flat(reading).items():
             if name not in ("step", "seconds"):
                 self._board.add_scalar(name, value, reading.step)
 
@@ -72,7 +74,13 @@ class Journal:
 
 
 def _line(reading: Reading) -> str:
-    return json.dumps({k: round(v, 6) for k, v in reading._asdict().items()}) + "\n"
+    return json.dumps({k: round(v, 6) for k, v in _flat(reading).items()}) + "\n"
+
+
+def _flat(reading: Reading) -> dict[str, float]:
+    values = reading._asdict()
+    more = values.pop("more")
+    return {**values, **more}
 
 
 def _read(folder: RunFolder) -> list[Reading]:
@@ -81,7 +89,9 @@ def _read(folder: RunFolder) -> list[Reading]:
     readings = []
     for line in folder.log.read_text(encoding="utf-8").splitlines():
         try:
-            readings.append(Reading(**json.loads(line)))
+            values = json.loads(line)
+            own = {name: values.pop(name) for name in Reading._fields if name in values}
+            readings.append(Reading(**own, more=values))
         except (json.JSONDecodeError, TypeError):
             # The last line of a killed run may be half written.
             break

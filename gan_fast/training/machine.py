@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import torch
 
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ONE_THREAD_SIDE = 16
 
 
@@ -48,7 +48,8 @@ class Machine(NamedTuple):
         if self.precision == "fp32":
             return contextlib.nullcontext()
         # A captured graph must not depend on casts of weights that were cached outside it.
-        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        return torch.autocast(self.device.type, dtype, cache_enabled=False)
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
@@ -100,6 +101,8 @@ def choose(
     fast_bf16 = (device.type == "cpu" and has_bf16_tiles()) or (
         device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     )
+    if precision == "fp16" and device.type != "cuda":
+        raise ValueError(f"precision fp16 is for CUDA devices, got {device}: use bf16 or fp32")
     if precision == "auto":
         precision = "bf16" if fast_bf16 and not points else "fp32"
     if points:

@@ -47,11 +47,21 @@ def save_png(path: Path, pixels: Tensor) -> None:
     write_file(path, buffer.getvalue())
 
 
-def save_grid(path: Path, images: Tensor) -> None:
-    """Write a square-ish grid of images `[N, C, H, W]` in [-1, 1], small images enlarged."""
-    pixels = grid(images)
+def save_grid(path: Path, images: Tensor, columns: int | None = None) -> None:
+    """Write a grid of images `[N, C, H, W]` in [-1, 1], square-ish unless `columns` say, small images enlarged."""
+    if images.ndim != 4:
+        raise ValueError(f"a grid is made of images [N, C, H, W], got samples {list(images.shape)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = grid(images, columns)
     factor = max(1, _GRID_PIXELS // pixels.shape[-1])
     save_png(path, pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2))
+
+
+def save_table(path: Path, images: Tensor, rows: Tensor, columns: Tensor) -> None:
+    """Write images `[R, C, channels, H, W]` as a table, with `rows` `[R, ...]` left of it and `columns` above it."""
+    corner = torch.full_like(rows[:1], _LINE / 127.5 - 1)
+    body = torch.cat([rows[:, None], images], 1).flatten(0, 1)
+    save_grid(path, torch.cat([corner, columns, body]), 1 + len(columns))
 
 
 def plot(points: Tensor, real: Tensor | None = None) -> Tensor:

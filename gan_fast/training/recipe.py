@@ -10,16 +10,10 @@ import torch
 from torch import nn
 
 from gan_fast.losses import AdversarialLoss
+from gan_fast.training.machine import Machine
+from gan_fast.training.step import AdversarialStep, Penalties, Players, Step
 
-
-class Penalties(NamedTuple):
-    """What the critic's loss is helped by. r1/2 R1 + r2/2 R2 + interpolated E (|d logit / d x| - 1)^2 with x between
-    real and fake images; after each step its weights are clipped to [-clip, clip] if clip is not 0."""
-
-    r1: float = 0.0
-    r2: float = 0.0
-    interpolated: float = 0.0
-    clip: float = 0.0
+__all__ = ["Budget", "Penalties", "Recipe"]
 
 
 class Budget(NamedTuple):
@@ -84,7 +78,8 @@ class Recipe:
     """Half-life of the averaged generator, in thousand images."""
 
     ema_ramp: float = 0.05
-    """The half-life is at most this share of the images seen so far, so that the average does not start stale."""
+    """The half-life is at most this share of the images seen so far, so that the average does not start stale; 0 for
+    no such limit."""
 
     seed: int = 0
     """Of initial weights, data order and latents."""
@@ -141,7 +136,6 @@ class Recipe:
             "seconds",
             "batch",
             "ema_kimg",
-            "ema_ramp",
             "threads",
             "snapshot_seconds",
             "keep",
@@ -150,7 +144,7 @@ class Recipe:
 
     @classmethod
     def non_negative_fields(cls) -> tuple[str, ...]:
-        return ("seed", "evaluation_samples")
+        return ("seed", "evaluation_samples", "ema_ramp")
 
     @property
     def budget(self) -> Budget:
@@ -163,12 +157,54 @@ class Recipe:
             self.seconds or math.inf,
         )
 
-    def networks(self, shape: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
+    def wants_labels(self) -> bool:
+        """Whether the networks are given the class of each sample."""
+        return False
+
+    def for_data(self, shape: tuple[int, ...], processes: int = 1) -> Recipe:
+        """The recipe with all that depends on the samples `[C, H, H]` or `[D]` filled in.
+
+        ValueError where it asks for other samples.
+        """
+        if len(shape) == 1:
+            has: dict[str, int | None] = {"resolution": None, "channels": None}
+        else:
+            has = {"resolution": shape[1], "channels": shape[0]}
+        for name, value in has.items():
+            asked = getattr(self, name)
+            if asked is not None and asked != value:
+                raise ValueError(f"recipe asks for {name} {asked} but the data given has {value or 'points'}")
+        return dataclasses.replace(self, **has)
+
+    def networks(self, shape: tuple[int, ...], classes: int = 0) -> tuple[str, dict[str, Any]]:
         """Name and settings for `models.build`, of networks for samples `[C, H, H]` (images) or `[D]` (points).
 
         ValueError where the recipe has none for such samples.
         """
         raise NotImplementedError
+
+    def for_resume(self) -> Recipe:
+        """The recipe for a run that goes on from a checkpoint."""
+        return self
+
+    def prepare(self, generator: nn.Module, critic: nn.Module, average: nn.Module, machine: Machine) -> None:
+        """What is to be done with new networks, `average` the generator's, before they are trained: nothing here."""
+
+    def step(self, players: Players) -> Step:
+        """One training step of both networks."""
+        return AdversarialStep(
+            players.generator,
+            players.critic,
+            self.loss_function(),
+            players.optimizers,
+            players.latents,
+            generator_period=self.generator_period(),
+            updates=self.updates,
+            penalties=self.penalties(),
+            seed=self.seed,
+            machine=players.machine,
+            world=players.world,
+        )
 
     def latent_size(self, shape: tuple[int, ...]) -> int:
         """Length of one latent vector, for samples of `shape`."""

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from gan_fast import models
+from gan_fast.models import stylegan2
 from gan_fast.training import checkpoint
 
 _BATCH = 256
+_PIXELS = 1 << 20
 
 
 def seeded_latents(seeds: Sequence[int], size: int) -> Tensor:
@@ -25,11 +27,28 @@ def seeded_latents(seeds: Sequence[int], size: int) -> Tensor:
 
 
 @torch.no_grad()
-def sample(generator: nn.Module, seeds: Sequence[int], latent_size: int) -> Tensor:
-    """Images `[N, C, H, W]` in [-1, 1], or points `[N, D]`, fp32 on the CPU, from a generator in evaluation mode."""
+def sample(
+    generator: nn.Module, seeds: Sequence[int], latent_size: int, classes: Sequence[int] | None = None
+) -> Tensor:
+    """Images `[N, C, H, W]` in [-1, 1], or points `[N, D]`, fp32 on the CPU, from a generator in evaluation mode.
+
+    A conditional generator draws one class for each seed, `classes`, or by default class s mod their number for seed s.
+    """
     device = next(generator.parameters()).device
-    batches = seeded_latents(seeds, latent_size).split(_BATCH)
-    return torch.cat([generator(latents.to(device)).float().cpu() for latents in batches])
+    latents = seeded_latents(seeds, latent_size)
+    if not isinstance(generator, stylegan2.Generator):
+        return torch.cat([generator(part.to(device)).float().cpu() for part in latents.split(_BATCH)])
+    batch = max(1, min(_BATCH, _PIXELS // generator.img_resolution**2))
+    labels = torch.zeros(len(latents), generator.c_dim)
+    if generator.c_dim:
+        chosen = torch.tensor(list(seeds if classes is None else classes)) % generator.c_dim
+        labels[torch.arange(len(latents)), chosen] = 1
+    images = [
+        generator(z.to(device), c.to(device), noise_mode="const").float().cpu()
+        for z, c in zip(latents.split(batch), labels.split(batch), strict=True)
+    ]
+    # Its last layer is linear.
+    return torch.cat(images).clamp_(-1, 1)
 
 
 class Sampler:
@@ -45,6 +64,6 @@ class Sampler:
         self.generator.requires_grad_(False).eval().to(device)
         self.latent_size = int(self.state["latent_size"])
 
-    def samples(self, seeds: Sequence[int]) -> Tensor:
+    def samples(self, seeds: Sequence[int], classes: Sequence[int] | None = None) -> Tensor:
         """Images `[N, C, H, W]` in [-1, 1], or points `[N, D]`, fp32 on the CPU."""
-        return sample(self.generator, seeds, self.latent_size)
+        return sample(self.generator, seeds, self.latent_size, classes)

@@ -14,7 +14,7 @@ gradient descent Nowozin et al., "f-GAN", 2016, algorithm 1.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,16 @@ from gan_fast.losses import AdversarialLoss, CriticStats
 from gan_fast.penalties import clip_weights_, critic_backward, fast_double_backward, gradient_penalty
 from gan_fast.training.distributed import World, average_gradients
 from gan_fast.training.machine import Machine
-from gan_fast.training.recipe import Penalties
+
+
+class Penalties(NamedTuple):
+    """What the critic's loss is helped by. r1/2 R1 + r2/2 R2 + interpolated E (|d logit / d x| - 1)^2 with x between
+    real and fake images; after each step its weights are clipped to [-clip, clip] if clip is not 0."""
+
+    r1: float = 0.0
+    r2: float = 0.0
+    interpolated: float = 0.0
+    clip: float = 0.0
 
 
 class StepStats(NamedTuple):
@@ -50,6 +59,35 @@ class Latents:
         """`[count, size]`, this rank's rows of `count * world` latents."""
         everyone = torch.randn(count * self.world.size, self.size, generator=self.stream, device=self.device)
         return everyone[self.world.rank * count :][:count]
+
+
+class Players(NamedTuple):
+    """What a recipe makes its step from."""
+
+    generator: nn.Module
+    critic: nn.Module
+    optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer]
+    latents: Latents
+    machine: Machine
+    world: World
+
+
+class Step(Protocol):
+    """What the trainer asks of a recipe's step.
+
+    streams: random states by name, to be saved with a run.
+    """
+
+    streams: dict[str, torch.Generator]
+
+    def __call__(self, real: Tensor, step: int, labels: Tensor | None = None) -> StepStats:
+        """Step number `step`, from 1, on real samples and, for conditional networks, one-hot labels `[N, classes]`."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors to be saved with a run; what was saved is copied into them."""
+
+    def figures(self) -> dict[str, Tensor]:
+        """0-dim tensors to be logged beside the losses, as they are now."""
 
 
 class AdversarialStep:
@@ -97,7 +135,7 @@ class AdversarialStep:
         self._scores_together = not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in critic.modules())
         self._generator_loss = torch.zeros((), device=machine.device)
 
-    def __call__(self, real: Tensor, step: int) -> StepStats:
+    def __call__(self, real: Tensor, step: int, labels: Tensor | None = None) -> StepStats:
         """Step number `step`, from 1, on real samples, images `[N, C, H, W]` in [-1, 1] or points `[N, D]`."""
         if self.updates == "simultaneous":
             return self.train_both(real)
@@ -105,6 +143,12 @@ class AdversarialStep:
         if step % self.generator_period == 0:
             self._generator_loss = self.train_generator(real)
         return StepStats(critic_stats, self._generator_loss)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"generator_loss": self._generator_loss}
+
+    def figures(self) -> dict[str, Tensor]:
+        return {}
 
     def train_critic(self, real: Tensor) -> CriticStats:
         with self.machine.autocast(), torch.no_grad():

@@ -6,7 +6,6 @@ for each batch x:   step(x);  ema.update();     now and then: read losses, draw 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import time
 from pathlib import Path
@@ -24,7 +23,7 @@ from gan_fast.training.interrupt import interrupts
 from gan_fast.training.journal import Journal, Reading
 from gan_fast.training.recipe import Recipe
 from gan_fast.training.sampling import sample
-from gan_fast.training.step import AdversarialStep, Latents, StepStats
+from gan_fast.training.step import Latents, Players, StepStats
 
 _GRID_IMAGES = 100
 _PLOTTED_POINTS = 2500
@@ -91,40 +90,31 @@ class Trainer:
         if data is None:
             data = data_module.load(recipe.data, resolution=recipe.resolution, channels=recipe.channels)
         self.data = data
+        shape = feed.shape_of(data)
+        recipe = self.recipe = recipe.for_data(shape, self.world.size)
+        self.machine = machine.choose(device, recipe.precision, recipe.channels_last, points=len(shape) == 1)
         self.feed = feed.make(
-            data, batch=recipe.batch, seed=recipe.seed, flip=recipe.flip, device=device, world=self.world
+            data,
+            batch=recipe.batch,
+            seed=recipe.seed,
+            flip=recipe.flip,
+            device=device,
+            world=self.world,
+            labels=recipe.wants_labels(),
         )
-        shape = self.feed.shape
-        points = len(shape) == 1
-        self.machine = machine.choose(device, recipe.precision, recipe.channels_last, points=points)
-        given = {"resolution": None, "channels": None} if points else {"resolution": shape[1], "channels": shape[0]}
-        for name, value in given.items():
-            asked = getattr(recipe, name)
-            if asked is not None and asked != value:
-                raise ValueError(f"recipe asks for {name} {asked} but the data given has {value or 'points'}")
-        self.recipe = dataclasses.replace(recipe, **given)
         self.out = out or recipe.out
         self.run: folder.RunFolder | None = None
 
-        self.model, self.model_config = self.recipe.networks(shape)
+        self.model, self.model_config = recipe.networks(shape, self.feed.classes)
         generator, critic = models.build(self.model, seed=recipe.seed, **self.model_config)
         self.generator = generator.to(device).to(memory_format=self.machine.memory_format)
         self.critic = critic.to(device).to(memory_format=self.machine.memory_format)
         self.ema = EMA(self.generator, recipe.ema_kimg * 1000, recipe.ema_ramp)
-        self.optimizers = self.recipe.optimizers(self.generator, self.critic)
-        self.latents = Latents(self.recipe.latent_size(shape), recipe.seed, device, self.world)
-        self.adversarial_step = AdversarialStep(
-            self.generator,
-            self.critic,
-            recipe.loss_function(),
-            self.optimizers,
-            self.latents,
-            generator_period=recipe.generator_period(),
-            updates=recipe.updates,
-            penalties=recipe.penalties(),
-            seed=recipe.seed,
-            machine=self.machine,
-            world=self.world,
+        recipe.prepare(self.generator, self.critic, self.ema.module, self.machine)
+        self.optimizers = recipe.optimizers(self.generator, self.critic)
+        self.latents = Latents(recipe.latent_size(shape), recipe.seed, device, self.world)
+        self.adversarial_step = recipe.step(
+            Players(self.generator, self.critic, self.optimizers, self.latents, self.machine, self.world)
         )
         self.steps = 0
         self.images = 0
@@ -133,12 +123,18 @@ class Trainer:
         self._read_at = (0, 0, 0.0)
 
     def step(self, batch: Any) -> StepStats:
-        """Train on real samples, `[N, C, H, H]` or `[N, D]`: the critic, the generator in its turn, the average."""
+        """Train on a batch of real samples, `[N, C, H, H]` or `[N, D]`: the critic, the generator, the average.
+
+        Where the recipe wants labels the batch is (samples, labels), labels `[N]` whole numbers or `[N, classes]`.
+        """
         real = feed.to_samples(batch, self.machine.device).to(memory_format=self.machine.memory_format)
         self.steps += 1
         self.images += len(real) * self.world.size
         self.ema.set_decay(self.images, len(real) * self.world.size)
-        stats = self.adversarial_step(real, self.steps)
+        labels = None
+        if self.feed.classes:
+            labels = feed.to_one_hot(feed.label_of(batch), self.feed.classes, self.machine.device)
+        stats = self.adversarial_step(real, self.steps, labels)
         self.ema.update()
         self._sums += torch.stack([*stats.critic[:5], stats.generator_loss])
         return stats
@@ -215,7 +211,7 @@ class Trainer:
             "random": {
                 "latents": self.latents.stream.get_state(),
                 **{name: stream.get_state() for name, stream in self.adversarial_step.streams.items()},
-                "generator_loss": self.adversarial_step._generator_loss,
+                **self.adversarial_step.state(),
             },
         }
         state = {
@@ -245,6 +241,7 @@ class Trainer:
         where = checkpoint.latest(Path(path))
         saved = checkpoint.load(where)
         recipe = recipes.get(saved.state["recipe"]["name"], **{**saved.state["recipe"]["settings"], **settings})
+        recipe = recipe.for_resume()
         run = folder.run_of(where)
         trainer = cls(recipe, data=data, out=run)
         trainer.restore(saved)
@@ -276,7 +273,8 @@ class Trainer:
                 # A stream of one kind of device cannot be continued on another, and one may be needed that the
                 # run had no use for before: begin one that no step has used.
                 stream.manual_seed(self.recipe.seed + self.steps + offset)
-        self.adversarial_step._generator_loss = tensors["random"]["generator_loss"].to(self.machine.device)
+        for name, tensor in self.adversarial_step.state().items():
+            tensor.copy_(tensors["random"].get(name, tensor))
         self.feed.load_state_dict(state["data"])
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
@@ -306,7 +304,17 @@ class Trainer:
         speed = (self.images - since_images) / max(self.seconds - since_seconds, 1e-9)
         critic_loss, real, fake, real_sign, fake_sign, generator_loss = means
         return Reading(
-            self.steps, self.images, self.seconds, speed, critic_loss, generator_loss, real, fake, real_sign, fake_sign
+            self.steps,
+            self.images,
+            self.seconds,
+            speed,
+            critic_loss,
+            generator_loss,
+            real,
+            fake,
+            real_sign,
+            fake_sign,
+            {name: float(value) for name, value in self.adversarial_step.figures().items()},
         )
 
     def _require_finite(self, losses: dict[str, float]) -> None:

@@ -23,9 +23,24 @@ import torch.utils.cpp_extension
 
 from simt import runner
 
-OPS = ("adversarial_loss", "binary_cross_entropy", "gradient_penalty", "l1_distance", "softplus", "upfirdn2d")
+OPS = (
+    "adversarial_loss",
+    "bias_act",
+    "binary_cross_entropy",
+    "filtered_lrelu",
+    "gradient_penalty",
+    "l1_distance",
+    "softplus",
+    "upfirdn2d",
+)
 # Their CUDA side calls nothing that the file with the schemas defines.
-STANDALONE = ("gradient_penalty", "softplus", "upfirdn2d")
+STANDALONE = (
+    "bias_act",
+    "filtered_lrelu",
+    "gradient_penalty",
+    "softplus",
+    "upfirdn2d",
+)
 CSRC = runner.ROOT / "csrc"
 _FLAGS = (
     "-std=c++20",

@@ -1,0 +1,1 @@
+raise ImportError("the checkout's own op was imported: it would build a plugin")
