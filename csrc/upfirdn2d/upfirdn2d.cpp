@@ -14,6 +14,7 @@
 
 #include "common/bilinear.h"
 #include "common/cpu/isa.h"
+#include "common/huge_pages.h"
 #include "upfirdn2d/upfirdn2d_host.h"
 #include "upfirdn2d/upfirdn2d_rows.h"
 
@@ -214,7 +215,7 @@ Tensor forward_cpu(
     bool flip_filter, double gain) {
   check_upfirdn2d(x, f, up, down, c10::fromIntArrayRefSlow(before), c10::fromIntArrayRefSlow(size));
   check_result(f, before, size);
-  const Tensor y = empty_result(x, c10::fromIntArrayRefSlow(size));
+  const Tensor y = in_huge_pages(empty_result(x, c10::fromIntArrayRefSlow(size)));
   if (y.numel() == 0) {
     return y;
   }
