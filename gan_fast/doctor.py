@@ -43,7 +43,7 @@ OPS = {
 }
 
 # Layers whose values torch computes on every device, and whose gradients to any order are put together in C++.
-LEAN = ("convolution", "linear", "leaky_relu", "avg_pool", "max_pool")
+LEAN = ("convolution", "linear", "leaky_relu", "avg_pool", "max_pool", "grid_sample")
 
 
 @dataclasses.dataclass(frozen=True)
