@@ -149,7 +149,7 @@ def _copy(traffic: int, device: torch.device) -> Contender:
 
 def all_cases() -> list[Case]:
     """Every case, smallest first within a group."""
-    from gan_fast.bench import bias_act, critic_step, dcgan, drop_in, filtered_lrelu, losses, modulated_conv2d, modulated_conv2d_cuda, penalties, stylegan2, upfirdn2d
+    from gan_fast.bench import bias_act, critic_step, dcgan, drop_in, filtered_lrelu, losses, modulated_conv2d, penalties, stylegan2, upfirdn2d
 
-    kinds = (losses, drop_in, penalties, bias_act, upfirdn2d, filtered_lrelu, modulated_conv2d, modulated_conv2d_cuda, critic_step, dcgan, stylegan2)
+    kinds = (losses, drop_in, penalties, bias_act, upfirdn2d, filtered_lrelu, modulated_conv2d, critic_step, dcgan, stylegan2)
     return [case for kind in kinds for case in kind.cases()]
