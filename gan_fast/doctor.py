@@ -18,12 +18,17 @@ from torch import Tensor
 
 import gan_fast
 from gan_fast import _C, _build, losses, nvrtc, ops, penalties
+from gan_fast.reference.bias_act import ACTIVATIONS
 
 # Every op, with the folder of csrc/ that holds it: the name of its device code.
 OPS = {
     "adversarial_loss": "adversarial_loss",
     "adversarial_terms": "adversarial_loss",
     "adversarial_loss_backward": "adversarial_loss",
+    "bias_act": "bias_act",
+    "bias_act_backward": "bias_act",
+    "bias_act_backward_": "bias_act",
+    "bias_act_double_backward": "bias_act",
     "binary_cross_entropy": "binary_cross_entropy",
     "binary_cross_entropy_backward": "binary_cross_entropy",
     "softplus": "softplus",
@@ -176,6 +181,7 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
         return g.square().sum() / 2
 
     yield "R1 of layers", second_order, [real]
+    yield from _bias_act_cases(draw)
 
     def resampled(x: Tensor) -> Tensor:
         taps = torch.arange(1.0, 13.0, device=x.device) / 78
@@ -183,6 +189,26 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
         return y.mean(dtype=torch.promote_types(x.dtype, torch.float32))
 
     yield "filtered lrelu", resampled, [real]
+
+
+def _bias_act_cases(draw: Callable[..., Tensor]) -> Iterator[tuple[str, Callable[..., Tensor], list[Tensor]]]:
+    """Every activation with all parameters in both memory orders: a value, its gradient, and a gradient's gradient."""
+    x, b, scale, noise = draw(3, 5, 7, 9), draw(5), draw(3, 5), draw(3, 1, 7, 9)
+
+    def value(act: str, order: torch.memory_format, x: Tensor, b: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=order) / 4
+        return ops.bias_act(x, b / 4, act=act, scale=scale / 4, noise=noise / 4).mean()
+
+    def penalty(act: str, x: Tensor, b: Tensor) -> Tensor:
+        leaf = x / 4 if x.requires_grad else x.detach().requires_grad_() / 4
+        (g,) = torch.autograd.grad(ops.bias_act(leaf, b / 4, act=act).square().sum(), leaf, create_graph=True)
+        return g.square().sum()
+
+    for act in ACTIVATIONS:
+        for order in (torch.contiguous_format, torch.channels_last):
+            where = "" if order == torch.contiguous_format else ", channels_last"
+            yield f"bias_act {act}{where}", functools.partial(value, act, order), [x, b, scale, noise]
+        yield f"R1 of bias_act {act}", functools.partial(penalty, act), [x, b]
 
 
 def check() -> list[Check]:

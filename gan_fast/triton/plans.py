@@ -77,7 +77,8 @@ def precision(dtype: torch.dtype) -> str:
     """How tl.dot multiplies: float32 as torch's convolutions are told to, tf32 or ieee."""
     if dtype != torch.float32:
         return "tf32"  # which is not read for 16-bit operands
-    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
+    asked: str = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    return "tf32" if asked == "tf32" else "ieee"
 
 
 def product_tile(
