@@ -2,6 +2,7 @@
 //
 //   bias_act(x, b, scale, noise, dim, act, alpha, gain, clamp) -> y
 //   bias_act_backward(dy, x, y, b, scale, noise, ..., wanted) -> (dx, db, dscale, dnoise)
+//   bias_act_backward_(dy, ...) -> (db, dscale, dnoise), with dx in the memory of dy
 //   bias_act_double_backward(tx, tb, tscale, tnoise, dy, x, y, ..., wanted) -> (ddy, dx, db, dscale, dnoise)
 //
 // What is not wanted is an empty tensor. Of x and y a backward is given what it reads: the result for linear with a clamp,
@@ -63,6 +64,20 @@ FourTensors call_backward(const Tensor& dy, const Given& given, const Numbers& p
   return op.call(
       dy, optional(given.x), optional(given.y), optional(given.b), optional(given.scale), optional(given.noise), p.dim, p.act,
       p.alpha, p.gain, p.clamp, wanted);
+}
+
+// The same with dx in the memory of dy.
+FourTensors call_backward_in_place(Tensor dy, const Given& given, const Numbers& p, const Wanted4& wanted) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("gan_fast::bias_act_backward_", "")
+          .typed<ThreeTensors(
+              Tensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
+              const OptionalTensor&, int64_t, int64_t, double, double, double, Wanted4)>();
+  auto [db, dscale, dnoise] = op.call(
+      dy, optional(given.x), optional(given.y), optional(given.b), optional(given.scale), optional(given.noise), p.dim, p.act,
+      p.alpha, p.gain, p.clamp, wanted);
+  return {std::move(dy), std::move(db), std::move(dscale), std::move(dnoise)};
 }
 
 using DoubleBackward = FiveTensors(
@@ -215,6 +230,17 @@ FourTensors backward_cpu(
   return {pass.out.finish(or_nothing({}, dy)), or_nothing(db, dy), or_nothing(dscale, dy), or_nothing(dnoise, dy)};
 }
 
+ThreeTensors backward_in_place_cpu(
+    Tensor& dy, const OptionalTensor& x, const OptionalTensor& y, const OptionalTensor& b, const OptionalTensor& scale,
+    const OptionalTensor& noise, int64_t dim, int64_t act, double alpha, double gain, double clamp, Wanted4 wanted) {
+  BiasActCall call(x, y, b, scale, noise, dim, act, alpha, gain, clamp);
+  check_bias_act_backward(dy, call, wanted[2]);
+  const BiasActPass pass = BiasActPass::backward(dy, call, wanted, true);
+  auto [db, dscale, dnoise] = run(pass, call, {wanted[1], wanted[2], wanted[3]});
+  pass.out.finish(dy);
+  return {or_nothing(db, dy), or_nothing(dscale, dy), or_nothing(dnoise, dy)};
+}
+
 FiveTensors double_backward_cpu(
     const OptionalTensor& tx, const OptionalTensor& tb, const OptionalTensor& tscale, const OptionalTensor& tnoise,
     const Tensor& dy, const OptionalTensor& x, const OptionalTensor& y, const OptionalTensor& b, const OptionalTensor& scale,
@@ -253,6 +279,14 @@ FourTensors backward_meta(
       shaped_like(wanted[2], call.scale, dy), shaped_like(wanted[3], call.noise, dy)};
 }
 
+ThreeTensors backward_in_place_meta(
+    Tensor& dy, const OptionalTensor& x, const OptionalTensor& y, const OptionalTensor& b, const OptionalTensor& scale,
+    const OptionalTensor& noise, int64_t dim, int64_t act, double alpha, double gain, double clamp, Wanted4 wanted) {
+  BiasActCall call(x, y, b, scale, noise, dim, act, alpha, gain, clamp);
+  check_bias_act_backward(dy, call, wanted[2]);
+  return {shaped_like(wanted[1], call.b, dy), shaped_like(wanted[2], call.scale, dy), shaped_like(wanted[3], call.noise, dy)};
+}
+
 FiveTensors double_backward_meta(
     const OptionalTensor& tx, const OptionalTensor& tb, const OptionalTensor& tscale, const OptionalTensor& tnoise,
     const Tensor& dy, const OptionalTensor& x, const OptionalTensor& y, const OptionalTensor& b, const OptionalTensor& scale,
@@ -287,6 +321,12 @@ Numbers numbers_of(AutogradContext* ctx) {
 // y is read for its sign and for whether it is clamped: no gradient goes through it.
 Given given_of(const variable_list& saved) {
   return {saved[0], saved[1].defined() ? saved[1].detach() : Tensor(), saved[2], saved[3], saved[4]};
+}
+
+// Whether nobody else sees dy, so that dx may take its memory: warm, and an activation less at the peak.
+bool is_ours(const Tensor& dy) {
+  return !at::GradMode::is_enabled() && dy.use_count() == 1 && !at::isTensorSubclassLike(dy) && dy.has_storage() &&
+      dy.storage().use_count() == 1 && dy.is_non_overlapping_and_dense();
 }
 
 // needs_input_grad counts edges, and an absent tensor has none.
@@ -384,7 +424,9 @@ struct BiasAct : torch::autograd::Function<BiasAct> {
     if (!to_scale && !reads_input(p.formula())) {
       read.x = Tensor();
     }
-    auto [dx, db, dscale, dnoise] = call_backward(grads[0], read, p, {to_x, to_b, to_scale, to_noise});
+    const Wanted4 wanted = {to_x, to_b, to_scale, to_noise};
+    auto [dx, db, dscale, dnoise] = to_x && is_ours(grads[0]) ? call_backward_in_place(grads[0], read, p, wanted)
+                                                              : call_backward(grads[0], read, p, wanted);
     if (to_x) out[0] = dx;
     if (to_b) out[1] = db;
     if (to_scale) out[2] = dscale;
@@ -442,6 +484,9 @@ TORCH_LIBRARY_FRAGMENT(gan_fast, m) {
       "bias_act_backward(Tensor dy, Tensor? x, Tensor? y, Tensor? b, Tensor? scale, Tensor? noise, int dim, int act, "
       "float alpha, float gain, float clamp, bool[4] wanted) -> (Tensor dx, Tensor db, Tensor dscale, Tensor dnoise)");
   m.def(
+      "bias_act_backward_(Tensor(a!) dy, Tensor? x, Tensor? y, Tensor? b, Tensor? scale, Tensor? noise, int dim, int act, "
+      "float alpha, float gain, float clamp, bool[4] wanted) -> (Tensor db, Tensor dscale, Tensor dnoise)");
+  m.def(
       "bias_act_double_backward(Tensor? tx, Tensor? tb, Tensor? tscale, Tensor? tnoise, Tensor dy, Tensor? x, Tensor? y, "
       "Tensor? b, Tensor? scale, Tensor? noise, int dim, int act, float alpha, float gain, float clamp, bool[5] wanted) -> "
       "(Tensor ddy, Tensor dx, Tensor db, Tensor dscale, Tensor dnoise)");
@@ -450,12 +495,14 @@ TORCH_LIBRARY_FRAGMENT(gan_fast, m) {
 TORCH_LIBRARY_IMPL(gan_fast, CPU, m) {
   m.impl("bias_act", &forward_cpu);
   m.impl("bias_act_backward", &backward_cpu);
+  m.impl("bias_act_backward_", &backward_in_place_cpu);
   m.impl("bias_act_double_backward", &double_backward_cpu);
 }
 
 TORCH_LIBRARY_IMPL(gan_fast, Meta, m) {
   m.impl("bias_act", &forward_meta);
   m.impl("bias_act_backward", &backward_meta);
+  m.impl("bias_act_backward_", &backward_in_place_meta);
   m.impl("bias_act_double_backward", &double_backward_meta);
 }
 

@@ -146,6 +146,18 @@ FourTensors backward_cuda(
   return {pass.out.finish(or_nothing({}, dy)), or_nothing(db, dy), or_nothing(dscale, dy), or_nothing(dnoise, dy)};
 }
 
+ThreeTensors backward_in_place_cuda(
+    Tensor& dy, const OptionalTensor& x, const OptionalTensor& y, const OptionalTensor& b, const OptionalTensor& scale,
+    const OptionalTensor& noise, int64_t dim, int64_t act, double alpha, double gain, double clamp, std::array<bool, 4> wanted) {
+  BiasActCall call(x, y, b, scale, noise, dim, act, alpha, gain, clamp);
+  check_bias_act_backward(dy, call, wanted[2]);
+  const c10::DeviceGuard guard(dy.device());
+  const BiasActPass pass = BiasActPass::backward(dy, call, wanted, true);
+  auto [db, dscale, dnoise] = run(pass, call, {wanted[1], wanted[2], wanted[3]});
+  pass.out.finish(dy);
+  return {or_nothing(db, dy), or_nothing(dscale, dy), or_nothing(dnoise, dy)};
+}
+
 FiveTensors double_backward_cuda(
     const OptionalTensor& tx, const OptionalTensor& tb, const OptionalTensor& tscale, const OptionalTensor& tnoise,
     const Tensor& dy, const OptionalTensor& x, const OptionalTensor& y, const OptionalTensor& b, const OptionalTensor& scale,
@@ -167,6 +179,7 @@ FiveTensors double_backward_cuda(
 TORCH_LIBRARY_IMPL(gan_fast, CUDA, m) {
   m.impl("bias_act", &forward_cuda);
   m.impl("bias_act_backward", &backward_cuda);
+  m.impl("bias_act_backward_", &backward_in_place_cuda);
   m.impl("bias_act_double_backward", &double_backward_cuda);
 }
 

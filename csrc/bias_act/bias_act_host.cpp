@@ -1,5 +1,7 @@
 #include "bias_act/bias_act_host.h"
 
+#include "common/huge_pages.h"
+
 namespace gan_fast {
 namespace {
 
@@ -138,8 +140,8 @@ Tensor BiasActView::ordered(const Tensor& x) const {
   return model.is_contiguous(format) ? x.contiguous(format) : laid_out_as(x, model);
 }
 
-BiasActTarget::BiasActTarget(const BiasActView& view, const Tensor& like) : result(at::empty_like(like)) {
-  memory = view.ordered(result).is_same(result) ? result : at::empty_like(view.model);
+BiasActTarget::BiasActTarget(const BiasActView& view, const Tensor& like) : result(in_huge_pages(at::empty_like(like))) {
+  memory = view.ordered(result).is_same(result) ? result : in_huge_pages(at::empty_like(view.model));
 }
 
 Tensor BiasActTarget::finish(const Tensor& otherwise) const {
@@ -180,13 +182,16 @@ BiasActPass BiasActPass::forward(const BiasActCall& call) {
   return pass;
 }
 
-BiasActPass BiasActPass::backward(const Tensor& dy, const BiasActCall& call, const std::array<bool, 4>& wanted) {
+BiasActPass BiasActPass::backward(const Tensor& dy, const BiasActCall& call, const std::array<bool, 4>& wanted, bool in_place) {
   const bool by_sample = call.scale.defined() || call.noise.defined();
   BiasActPass pass(1, call.like(dy), call, call.b.defined(), by_sample);
   pass.v = pass.view.ordered(dy);
   pass.x = pass.view.ordered(call.x);
   pass.y = pass.view.ordered(call.y);
-  if (wanted[0]) {
+  if (in_place) {
+    pass.out.result = dy;
+    pass.out.memory = pass.v.is_same(dy) && dy.is_non_overlapping_and_dense() ? dy : at::empty_like(pass.view.model);
+  } else if (wanted[0]) {
     pass.out = BiasActTarget(pass.view, pass.like);
   }
   return pass;

@@ -13,6 +13,7 @@
 namespace gan_fast {
 
 using OptionalTensor = std::optional<Tensor>;
+using ThreeTensors = std::tuple<Tensor, Tensor, Tensor>;
 using FourTensors = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 using FiveTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
@@ -75,8 +76,9 @@ struct BiasActPass {
   bool reads_tscale = false;
 
   static BiasActPass forward(const BiasActCall& call);
-  // wanted: dx, db, dscale, dnoise
-  static BiasActPass backward(const Tensor& dy, const BiasActCall& call, const std::array<bool, 4>& wanted);
+  // wanted: dx, db, dscale, dnoise. In place, dx takes the memory of dy, through a tensor between where it lies in another order.
+  static BiasActPass backward(
+      const Tensor& dy, const BiasActCall& call, const std::array<bool, 4>& wanted, bool in_place = false);
   // cotangents of dx, db, dscale, dnoise; wanted: ddy, dx, db, dscale, dnoise
   static BiasActPass double_backward(
       const std::array<Tensor, 4>& cotangents, const Tensor& dy, const BiasActCall& call, const std::array<bool, 5>& wanted);

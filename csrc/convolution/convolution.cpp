@@ -51,7 +51,7 @@ struct Convolution {
 
   // Undefined, which is no gradient, where the caller has switched them off for now.
   static Tensor weight_gradient(const Tensor& dy, const Tensor& x, const Tensor& w, const GeometryPtr& g) {
-    if (!convolution_weight_gradients) {
+    if (!convolution_weight_gradients && !flows_beyond_kernels(w)) {
       return {};
     }
     static const auto op = find_op<Gradient>("gan_fast::convolution_weight_gradient");

@@ -36,7 +36,7 @@ OptionalTensor optional(const Tensor& t) {
   return t.defined() ? OptionalTensor(t) : std::nullopt;
 }
 
-Result call_forward(const Tensor& x, const Tensor& b, const FilterSettings& s, std::optional<double> clamp, bool with_mask) {
+Result call_forward(const Tensor& x, const OptionalTensor& b, const FilterSettings& s, std::optional<double> clamp, bool with_mask) {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("gan_fast::filtered_lrelu", "")
@@ -44,7 +44,7 @@ Result call_forward(const Tensor& x, const Tensor& b, const FilterSettings& s, s
               const Tensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, int64_t, int64_t, at::IntArrayRef, double,
               double, std::optional<double>, bool, bool)>();
   return op.call(
-      x, optional(s.fu), optional(s.fd), optional(b), s.up, s.down, s.padding, s.gain, s.slope, clamp, s.flip_filter, with_mask);
+      x, optional(s.fu), optional(s.fd), b, s.up, s.down, s.padding, s.gain, s.slope, clamp, s.flip_filter, with_mask);
 }
 
 Tensor call_backward(const Tensor& dy, const Tensor& mask, c10::SymIntArrayRef size, const FilterSettings& s) {
@@ -212,7 +212,7 @@ struct FilteredLreluBackward : torch::autograd::Function<FilteredLreluBackward> 
 
 struct FilteredLrelu : torch::autograd::Function<FilteredLrelu> {
   static variable_list forward(
-      AutogradContext* ctx, const Tensor& x, const Tensor& b, const FilterSettings& s, const std::optional<double>& clamp) {
+      AutogradContext* ctx, const Tensor& x, const OptionalTensor& b, const FilterSettings& s, const std::optional<double>& clamp) {
     ctx->set_materialize_grads(false);
     const at::AutoDispatchBelowADInplaceOrView guard;
     auto [y, mask] = call_forward(x, b, s, clamp, true);
@@ -220,8 +220,8 @@ struct FilteredLrelu : torch::autograd::Function<FilteredLrelu> {
     save(ctx, mask, s);
     ctx->saved_data["height"] = x.sym_size(2);
     ctx->saved_data["width"] = x.sym_size(3);
-    if (b.defined()) {
-      ctx->saved_data["bias"] = b.scalar_type();
+    if (b) {
+      ctx->saved_data["bias"] = b->scalar_type();
     }
     return {y, mask};
   }
@@ -237,7 +237,7 @@ struct FilteredLrelu : torch::autograd::Function<FilteredLrelu> {
     if (ctx->needs_input_grad(0)) {
       out[0] = dx;
     }
-    if (ctx->needs_input_grad(1)) {
+    if (ctx->saved_data.count("bias") != 0 && ctx->needs_input_grad(1)) {
       out[1] = dx.sum({0, 2, 3}, false, accumulate_type(dx.scalar_type())).to(ctx->saved_data["bias"].toScalarType());
     }
     return out;
@@ -248,12 +248,11 @@ Result forward_autograd(
     const Tensor& x, const OptionalTensor& fu, const OptionalTensor& fd, const OptionalTensor& b, int64_t up, int64_t down,
     at::IntArrayRef padding, double gain, double slope, std::optional<double> clamp, bool flip_filter, bool with_mask) {
   const FilterSettings s = settings(fu, fd, up, down, padding, gain, slope, flip_filter);
-  const Tensor bias = b.value_or(Tensor());
-  if (!at::GradMode::is_enabled() || !(x.requires_grad() || (bias.defined() && bias.requires_grad()))) {
+  if (!at::GradMode::is_enabled() || !(x.requires_grad() || (b && b->requires_grad()))) {
     const at::AutoDispatchBelowADInplaceOrView guard;
-    return call_forward(x, bias, s, clamp, with_mask);
+    return call_forward(x, b, s, clamp, with_mask);
   }
-  variable_list out = FilteredLrelu::apply(x, bias, s, clamp);
+  variable_list out = FilteredLrelu::apply(x, b, s, clamp);
   return {std::move(out[0]), std::move(out[1])};
 }
 

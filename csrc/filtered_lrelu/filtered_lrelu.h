@@ -65,7 +65,7 @@ GAN_FAST_HD long long mask_rows(const FilterPass& p) { return ceil_divide(p.vert
 GAN_FAST_HD long long mask_columns(const FilterPass& p) { return ceil_divide(p.horizontal.mask, p.phases); }
 
 // Channels that the CPU takes at a time: in channels_last one vector of them or all, else a plane.
-inline long long channel_block(const FilterPass& p) {
+GAN_FAST_HD long long channel_block(const FilterPass& p) {
   return !p.channels_last ? 1 : p.channels <= 32 ? at_least(p.channels, 1) : 16;
 }
 

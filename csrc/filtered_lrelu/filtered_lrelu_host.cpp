@@ -115,7 +115,7 @@ void check_filtered_lrelu(const Tensor& x, const std::optional<Tensor>& b, const
     TORCH_CHECK_VALUE(!f.defined() || f.device() == x.device(), "filtered_lrelu expects filters on ", x.device(), ", but got one on ", f.device());
   }
   TORCH_CHECK_VALUE(
-      !b || !b->defined() || (b->dim() == 1 && b->sym_size(0) == x.sym_size(1) && b->device() == x.device()),
+      !b || (b->dim() == 1 && b->sym_size(0) == x.sym_size(1) && b->device() == x.device()),
       "filtered_lrelu expects a bias [", x.sym_size(1), "] on ", x.device(), ", but got shape ", b ? b->sym_sizes() : c10::SymIntArrayRef(), " on ",
       b ? b->device() : x.device());
   const auto size = result_size(x, s);
@@ -141,7 +141,7 @@ HeldPass forward_pass(
   set_filters(h, s.fu, s.fd);
   set_gains(h.pass, s);
   h.pass.reversed = !s.flip_filter;
-  if (b && b->defined()) {
+  if (b) {
     h.bias = b->detach().to(accumulate_type(x.scalar_type())).contiguous();
     h.pass.bias = h.bias.const_data_ptr();
   }

@@ -29,6 +29,8 @@ class _OnCpu(TorchFunctionMode):
             return args[0]
         if func is torch.device:
             return _moved(func(*args, **(kwargs or {})))
+        if func is torch.Tensor.to and len(args) > 1 and type(args[1]) is int:  # the number of a card
+            args = (args[0], _CPU, *args[2:])
         given = {name: _moved(value) for name, value in (kwargs or {}).items()}
         if isinstance(given.get("device"), int):
             given["device"] = _CPU

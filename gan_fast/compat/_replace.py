@@ -58,14 +58,15 @@ class Replacement:
         self.modules = dict(modules)
         self.packages = dict(packages)
         self._before: list[_Stored] = []
-        self._classes: list[tuple[ModuleType, type[ModuleType]]] = []
+        # Imported modules that were filled, with the class each had.
+        self._filled: list[tuple[ModuleType, type[ModuleType]]] = []
 
     def install(self) -> list[str]:
         """Names of the modules that are served from now on."""
         loaded = {name: sys.modules[name] for name in self.modules if name in sys.modules}
         replaced: dict[int, tuple[Any, Any]] = {}
         for name, module in loaded.items():
-            if module is not self.modules[name]:
+            if module is not self.modules[name] and not any(module is filled for filled, _ in self._filled):
                 replaced |= self._fill(module, self.modules[name])
         if replaced:
             self._follow(replaced, [*loaded.values(), *self.modules.values()])
@@ -80,10 +81,10 @@ class Replacement:
         sys.meta_path.remove(self)
         for stored in reversed(self._before):
             stored.restore()
-        for module, kind in self._classes:
+        for module, kind in self._filled:
             module.__class__ = kind
         self._before.clear()
-        self._classes.clear()
+        self._filled.clear()
         stand_ins = {
             name for name in self.packages if isinstance(getattr(sys.modules.get(name), "__loader__", None), _Loader)
         }
@@ -119,9 +120,8 @@ class Replacement:
             if isinstance(before, (FunctionType, type)):
                 replaced[id(before)] = (before, new)
             self._before.append(_Stored(vars(module), name, new))
-        if type(ours) is not ModuleType:
-            self._classes.append((module, type(module)))
-            module.__class__ = type(ours)
+        self._filled.append((module, type(module)))
+        module.__class__ = type(ours)
         return replaced
 
     def _follow(self, replaced: Mapping[int, tuple[Any, Any]], but: Sequence[ModuleType]) -> None:

@@ -21,27 +21,33 @@ from torch.utils.data import Sampler
 
 
 class Fixes:
-    """Applied once for however many replacements want them."""
+    """Applied once, for however many want them, and taken back when nobody does any more."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
+        self._users: dict[Callable[..., Any], Callable[[], tuple[Any, ...]]] = {}
         self.names: list[str] = []
 
-    def install(self, in_children: Callable[[], tuple[Any, ...]]) -> list[str]:
-        """Names of what was changed. `in_children` gives a function and arguments for every process that is started."""
+    def install(self, user: Callable[..., Any], arguments: Callable[[], tuple[Any, ...]]) -> list[str]:
+        """Names of what was changed. Every process that is started meanwhile calls `user` with `arguments()`."""
+        self._users[user] = arguments
         if not self._undo:
             self._adam()
             self._sampler()
             self._distutils()
-            self._processes(in_children)
+            self._processes()
         return list(self.names)
 
-    def uninstall(self) -> list[str]:
+    def uninstall(self, user: Callable[..., Any]) -> list[str]:
+        """The same names; nothing is taken back while another user is there."""
+        if self._users.pop(user, None) is None:
+            return []
         names = list(self.names)
-        for undo in reversed(self._undo):
-            undo()
-        self._undo.clear()
-        self.names.clear()
+        if not self._users:
+            for undo in reversed(self._undo):
+                undo()
+            self._undo.clear()
+            self.names.clear()
         return names
 
     def _set(self, where: Any, name: str, value: Any) -> None:
@@ -93,25 +99,29 @@ class Fixes:
         self.names += ["distutils", "distutils.util"]
         self._undo.append(undo)
 
-    def _processes(self, in_children: Callable[[], tuple[Any, ...]]) -> None:
+    def _processes(self) -> None:
         prepare = multiprocessing.spawn.get_preparation_data
 
         @functools.wraps(prepare)
         def with_replacements(name: str) -> dict[str, Any]:
             # The new process unpickles this dictionary before it imports the main module.
-            return {**prepare(name), "gan_fast": _Calls(in_children())}
+            calls = [_Call(user, arguments()) for user, arguments in self._users.items()]
+            return {**prepare(name), "gan_fast": calls}
 
         self._set(multiprocessing.spawn, "get_preparation_data", with_replacements)
 
 
-class _Calls:
-    """Pickles as a call: (function, arguments) runs where it is unpickled."""
+class _Call:
+    """Pickles as a call: the function runs where it is unpickled."""
 
-    def __init__(self, call: tuple[Any, ...]) -> None:
-        self.call = call
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self.function, self.arguments = function, arguments
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self.call
+        return self.function, self.arguments
+
+
+fixes = Fixes()
 
 
 def strtobool(value: str) -> int:

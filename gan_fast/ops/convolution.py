@@ -20,6 +20,24 @@ Size = int | Sequence[int]
 _convolution = torch.ops.gan_fast.convolution.default
 
 
+# What these give in memory, channels last or not, is aten's choice and depends on the device. Only aten's own fakes know
+# the device: traced below the dispatcher it would be taken for the meta device, and compiled code would read the result
+# in the wrong order.
+@torch.library.register_fake("gan_fast::convolution")
+def _fake(x: Tensor, w: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
+    return torch.ops.aten.convolution.default(x, w, bias, *geometry)
+
+
+@torch.library.register_fake("gan_fast::convolution_input_gradient")
+def _fake_input_gradient(dy: Tensor, x: Tensor, w: Tensor, *geometry: Any) -> Tensor:
+    return torch.ops.aten.convolution_backward.default(dy, x, w, None, *geometry, [True, False, False])[0]
+
+
+@torch.library.register_fake("gan_fast::convolution_weight_gradient")
+def _fake_weight_gradient(dy: Tensor, x: Tensor, w: Tensor, *geometry: Any) -> Tensor:
+    return torch.ops.aten.convolution_backward.default(dy, x, w, None, *geometry, [False, True, False])[1]
+
+
 def _sizes(value: Size, dims: int) -> list[int]:
     return [value] * dims if isinstance(value, int) else (list(value) * dims if len(value) == 1 else list(value))
 

@@ -108,10 +108,10 @@ def _check(
         raise ValueError(f"filtered_lrelu got clamp={clamp}; expected a magnitude of at least 0, or None")
     height, width = reference.output_size(x, fu, fd, up, down, padding)
     if height < 1 or width < 1:
+        (uw, uh), (dw, dh) = reference.taps(fu), reference.taps(fd)
         raise ValueError(
-            f"filtered_lrelu has no result: x of {list(x.shape[2:])}, up={up}, down={down}, padding "
-            f"{list(padding)} and filters of {list(reference.taps(fu))[::-1]} and {list(reference.taps(fd))[::-1]} give "
-            f"{height} x {width} pixels; give more padding"
+            f"filtered_lrelu has no result: x of {list(x.shape[2:])}, up={up}, down={down}, padding={list(padding)} "
+            f"and filters of {uh} x {uw} and {dh} x {dw} give {height} x {width} pixels; give more padding"
         )
 
 

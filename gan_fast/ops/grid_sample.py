@@ -1,8 +1,8 @@
 """Images read at given places: bilinear, zero outside, corners not aligned.
 
 For (gx, gy) in `grid` the place in pixels is px = ((gx + 1) W - 1) / 2, py alike, and the result is the mean of its
-four neighbours weighted by 1 - distance along each axis. Sampling and both of its gradients are torch's own kernels, whose
-double backward is exact; what is added is that half-precision images keep a grid of full precision.
+four neighbours weighted by 1 - distance along each axis. Sampling and both of its gradients are torch's own kernels,
+whose double backward is exact; what is added is that half-precision images keep a grid of full precision.
 
 Source: Jaderberg et al. 2015, Spatial Transformer Networks, section 3.3.
 """

@@ -13,10 +13,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gan_fast import triton
 from gan_fast._modes import use_reference
 from gan_fast.ops.bias_act import bias_act
 from gan_fast.ops.conv2d_resample import LEAN, check, in_autocast_dtype, layout
 from gan_fast.reference import modulated_conv2d as reference
+from gan_fast.reference.bias_act import ACTIVATIONS
 from gan_fast.reference.conv2d_resample import Padding
 from gan_fast.reference.conv2d_resample import conv2d_resample as resampled
 from gan_fast.reference.modulated_conv2d import EPS
@@ -83,7 +85,13 @@ def modulated_conv2d(
         if x.dtype == torch.float16 and demodulate:
             weight, styles = reference.unit_range(weight, styles)
         d = _demodulation(styles, _squares(weight)) if demodulate else None
-        y = _convolve(x, weight, _applied(styles, input_gain), up, down, padding, resample_filter, flip_weight)
+        s = _applied(styles, input_gain)
+        entry = ACTIVATIONS.get(act, ACTIVATIONS["linear"])  # the epilogue refuses another name
+        slope, factor = entry.alpha if alpha is None else alpha, entry.gain if gain is None else gain
+        if up == down == 1 and triton.serves(x, weight, padding, act, slope, factor):
+            w = weight if flip_weight else weight.flip([2, 3])
+            return _fused(x, w, s, d, noise, bias, padding, entry.code, slope, factor, clamp)
+        y = _convolve(x, weight, s, up, down, padding, resample_filter, flip_weight)
         return _epilogue(y, d, noise, bias, act, alpha, gain, clamp)
 
 
@@ -124,8 +132,33 @@ def modulated_conv2d_v3(
         if demodulate:
             w, s = reference.unit_mean_square(w, s)
             d = _demodulation(s, _squares(w))
-        y = _convolve(x, w, _applied(s, input_gain), 1, 1, padding, None, True)
+        s = _applied(s, input_gain)
+        if triton.serves(x, w, padding, "linear", 0.0, 1.0):
+            return _fused(x, w, s, d, None, None, padding, 0, 0.0, 1.0, None)
+        y = _convolve(x, w, s, 1, 1, padding, None, True)
         return _epilogue(y, d, None, None, "linear", None, None, None)
+
+
+def _fused(
+    x: Tensor,
+    w: Tensor,
+    s: Tensor,
+    d: Tensor | None,
+    noise: Tensor | None,
+    bias: Tensor | None,
+    padding: Padding,
+    act: int,
+    alpha: float,
+    gain: float,
+    clamp: float | None,
+) -> Tensor:
+    """The whole layer as one op, whose products are tensor-core kernels where those are measured to be faster."""
+    if noise is not None and noise.dim() == 2:
+        noise = noise[None, None]
+    limit = -1.0 if clamp is None else float(clamp)
+    numbers = padding, act, float(alpha), float(gain), limit
+    y: Tensor = torch.ops.gan_fast.modulated_convolution(x, w.to(x.dtype), s, d, noise, bias, *numbers)
+    return y
 
 
 def _convolve(

@@ -231,6 +231,26 @@ def bias_act_backward(
     return _gradients(g, dx, dscale, b, scale, noise, dy, dim, wanted)
 
 
+def bias_act_backward_(
+    dy: Tensor,
+    x: Tensor | None,
+    y: Tensor | None,
+    b: Tensor | None,
+    scale: Tensor | None,
+    noise: Tensor | None,
+    dim: int,
+    act: int,
+    alpha: float,
+    gain: float,
+    clamp: float,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(db, dscale, dnoise) of `bias_act_backward`, with dx in the memory of dy."""
+    dx, *others = bias_act_backward(dy, x, y, b, scale, noise, dim, act, alpha, gain, clamp, [True, *wanted[1:]])
+    dy.copy_(dx)
+    return others[0], others[1], others[2]
+
+
 def bias_act_double_backward(
     tx: Tensor | None,
     tb: Tensor | None,

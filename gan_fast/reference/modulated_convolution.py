@@ -38,6 +38,49 @@ def scaled(x: Tensor, v: Tensor | None) -> Tensor:
     return x if v is None else (x * v.to(accumulate_dtype(x))[:, :, None, None]).to(x.dtype)
 
 
+def check(
+    x: Tensor,
+    w: Tensor,
+    s: Tensor | None,
+    d: Tensor | None,
+    noise: Tensor | None,
+    bias: Tensor | None,
+    padding: int,
+    act: int,
+    gain: float,
+) -> None:
+    """Raises where the arguments of the forward pass do not fit together."""
+    if x.dim() != 4 or w.dim() != 4 or x.shape[1] != w.shape[1] or w.shape[2] != w.shape[3]:
+        raise ValueError(
+            f"modulated_convolution got x of shape {list(x.shape)} and w of shape {list(w.shape)}; "
+            "expected [N, I, H, W] and [O, I, k, k]"
+        )
+    if x.dtype != w.dtype:
+        raise TypeError(
+            f"modulated_convolution got x of {x.dtype} and w of {w.dtype}; convert one to the other's dtype"
+        )
+    n, size, grown = x.shape[0], w.shape[2], 2 * padding + 1 - w.shape[2]
+    if not 0 <= padding < size:
+        raise ValueError(f"modulated_convolution got padding {padding} for a kernel of {size}; expected 0 to size - 1")
+    if act not in (0, 1, 2) or not gain > 0:
+        raise ValueError(
+            f"modulated_convolution got activation number {act} and gain {gain}; "
+            "it fuses 0 (linear), 1 (relu) and 2 (lrelu) with a positive gain"
+        )
+    pixels = [x.shape[2] + grown, x.shape[3] + grown]
+    for name, given, allowed in (
+        ("s", s, [[n, w.shape[1]]]),
+        ("d", d, [[n, w.shape[0]]]),
+        ("noise", noise, [[n, 1, *pixels], [1, 1, *pixels]]),
+        ("bias", bias, [[w.shape[0]]]),
+    ):
+        if given is not None and list(given.shape) not in allowed:
+            raise ValueError(
+                f"modulated_convolution got {name} of shape {list(given.shape)} for x of shape {list(x.shape)} and w "
+                f"of shape {list(w.shape)}; expected {' or '.join(map(str, allowed))}"
+            )
+
+
 def modulated_convolution(
     x: Tensor,
     w: Tensor,
@@ -52,6 +95,7 @@ def modulated_convolution(
     clamp: float,
 ) -> Tensor:
     """y `[N, O, H', W']`; s `[N, I]`, d `[N, O]`, noise `[N or 1, 1, H', W']`, bias `[O]`."""
+    check(x, w, s, d, noise, bias, padding, act, gain)
     u = F.conv2d(scaled(x, s), w, padding=padding)
     wide = accumulate_dtype(x)
     u = u.to(wide)

@@ -69,13 +69,16 @@ def upfirdn2d_op(
     flip_filter: bool,
     gain: float,
 ) -> Tensor:
-    """The same with the arguments of `torch.ops.gan_fast.upfirdn2d`: before is [x0, y0], size the result's [W', H']."""
+    """The same with the arguments of `torch.ops.gan_fast.upfirdn2d`: before is [x0, y0], size the result's [W', H'].
+
+    A copy, so that sides of 1 have the strides that tracing is told.
+    """
     after = [
         (n - 1) * d + t - length * u - p
         for n, d, t, length, u, p in zip(size, down, taps(f), x.shape[:1:-1], up, before, strict=True)
     ]
     padding = [before[0], after[0], before[1], after[1]]
-    return upfirdn2d(x, f, up, down, padding, flip_filter, gain)
+    return upfirdn2d(x, f, up, down, padding, flip_filter, gain).clone(memory_format=memory_format_of(x))
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:

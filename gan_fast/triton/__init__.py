@@ -41,12 +41,12 @@ def why_not(device: torch.device) -> str | None:
 def serves(x: Tensor, weight: Tensor, padding: int | Sequence[int], act: str, alpha: float, gain: float) -> bool:
     """Whether `ops.modulated_conv2d` calls the op these kernels are behind, at stride 1, or composes it of others.
 
-    The op: CUDA tensors in float32, bfloat16 or float16; kernels of 1x1 and 3x3 with equal padding on all sides; linear,
-    relu and lrelu (slope at least 0) with a positive gain. Which implementation then runs each of its products is
-    measured (`rule.py`). Up- and downsampling stay with the composition: a transposed or strided convolution and a
+    The op: CUDA tensors in float32, bfloat16 or float16; kernels of 1x1 and 3x3 with equal padding on all sides;
+    linear, relu and lrelu (slope at least 0) with a positive gain. Which implementation then runs each of its products
+    is measured (`rule.py`). Up- and downsampling stay with the composition: a transposed or strided convolution and a
     filter.
     """
-    if x.device.type != "cuda" or rule.mode() == "shared" or act not in FUSED or alpha < 0 or not gain > 0:
+    if x.device.type != "cuda" or act not in FUSED or alpha < 0 or not gain > 0:
         return False
     size = weight.shape[2]
     return (
@@ -55,8 +55,13 @@ def serves(x: Tensor, weight: Tensor, padding: int | Sequence[int], act: str, al
         and isinstance(padding, int)
         and 0 <= padding < size
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        and reason_said_once(x.device) is None
+        and _ready(x.device)
     )
+
+
+@torch.compiler.assume_constant_result  # the compiler is not to look at environment, file system and driver
+def _ready(device: torch.device) -> bool:
+    return rule.mode() != "shared" and reason_said_once(device) is None
 
 
 def reason_said_once(device: torch.device) -> str | None:
@@ -64,7 +69,7 @@ def reason_said_once(device: torch.device) -> str | None:
     reason = why_not(device)
     if reason is not None:
         rule.say_once(
-            f"gan_fast: the Triton kernels of modulated convolution cannot run: {reason}. The shared convolution between "
-            "two elementwise passes serves instead"
+            f"gan_fast: the Triton kernels of modulated convolution cannot run: {reason}. The shared convolution "
+            "between two elementwise passes serves instead"
         )
     return reason

@@ -59,6 +59,7 @@ def forward(
 ) -> Tensor:
     """`gan_fast::modulated_convolution`."""
     arguments = (x, w, s, d, noise, bias, padding, act, alpha, gain, clamp)
+    reference.check(x, w, s, d, noise, bias, padding, act, gain)
     grown = 2 * padding + 1 - w.shape[2]
     pixels = max(0, x.shape[2] + grown) * max(0, x.shape[3] + grown)
     if not _can(x, w) or not 0 < pixels * w.shape[0] < 2**31:

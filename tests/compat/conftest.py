@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUTS = Path(__file__).parent / "checkouts"
-THEIRS = ("torch_utils", "training", "op", "model")
+THEIRS = ("torch_utils", "training", "op", "model", "R3GAN")
 
 
 def forget():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_fast import reference_mode
-from gan_fast.compat import nvlabs
+from gan_fast.compat import nvlabs, stylegan3
 from gan_fast.compat._run import main
 
 CHECKOUT = Path(__file__).parent / "checkouts" / "stylegan"
@@ -59,6 +60,7 @@ def test_functions_replaced_after_import(checkout):
     with pytest.raises(RuntimeError, match="plugin"):
         module.bias_act(x, b)
     nvlabs.install()
+    nvlabs.install()
     assert imported("torch_utils.ops.bias_act") is module, "others hold it"
     for function in (module.bias_act, holder.activate):
         torch.testing.assert_close(function(x, b, act="lrelu"), leaky(x, b))
@@ -79,11 +81,12 @@ def test_flags_of_a_module_imported_before(checkout, monkeypatch):
     module.enabled = False
     monkeypatch.setitem(sys.modules, module.__name__, module)
     nvlabs.install()
+    nvlabs.install()
     assert module.enabled and not module.weight_gradients_disabled
     module.enabled = False
     assert imported("gan_fast.compat.nvlabs.conv2d_gradfix").enabled is False
     nvlabs.uninstall()
-    assert module.enabled is False and not hasattr(module, "conv2d")
+    assert module.enabled is False and not hasattr(module, "conv2d") and type(module) is type(sys)
 
 
 def test_other_packages(checkout, monkeypatch):
@@ -192,6 +195,38 @@ def test_stylegan3_layers(checkout):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
 
+def test_stylegan3s_modulated_convolution(checkout):
+    """The fused one under its own name, against the stand-in's, which is written out from the formula."""
+    imported = checkout("stylegan")
+    nvlabs.install()
+    own, fused = imported("training.networks_stylegan3").modulated_conv2d, stylegan3.modulated_conv2d
+    x, w, s = (torch.randn(*shape, dtype=torch.float64) for shape in ((2, 3, 5, 6), (4, 3, 3, 3), (2, 3)))
+    torch.testing.assert_close(fused(x, w, s, padding=2), own(x, w, s, padding=2))
+
+
+def test_r3gan_blocks(checkout):
+    """Zero-centred penalty through a block: float64 to the reference's gradients, bfloat16 in its own dtype."""
+    imported = checkout("stylegan")
+    nvlabs.install()
+    torch.manual_seed(0)
+    block = imported("R3GAN.networks").Block().double()
+    x = torch.randn(2, 4, 6, 5, dtype=torch.float64)
+
+    def penalty_gradients():
+        images = x.clone().requires_grad_()
+        (g,) = torch.autograd.grad(block(images).square().sum(), images, create_graph=True)
+        return torch.autograd.grad(g.square().sum(), list(block.parameters()))
+
+    got = penalty_gradients()
+    with reference_mode():
+        want = penalty_gradients()
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+    block.to(torch.bfloat16)
+    y = block(x.bfloat16().to(memory_format=torch.channels_last))
+    assert y.dtype == torch.bfloat16 and y.isfinite().all()
+
+
 def critic_and_images(imported):
     torch.manual_seed(0)
     gradfix = imported("torch_utils.ops.conv2d_gradfix")
@@ -228,6 +263,50 @@ def test_no_weight_gradients(checkout):
     want = r1()
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("leaf", [True, False])
+def test_no_weight_gradients_keeps_what_flows_through_a_weight(checkout, leaf):
+    """In a fused modulated convolution the styles' gradient comes through the weight: it stays."""
+    imported = checkout("stylegan")
+    nvlabs.install()
+    gradfix = imported("torch_utils.ops.conv2d_gradfix")
+    torch.manual_seed(0)
+    generator = imported("training.networks").Generator().eval().double()
+    for layer in generator.children():
+        if hasattr(layer, "resample_filter"):
+            layer.resample_filter = layer.resample_filter.float()
+    z, y = torch.randn(2, 6, dtype=torch.float64), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+
+    def path_length(block):
+        ws = generator.mapping(z).unsqueeze(1).repeat(1, 3, 1)
+        ws = ws.detach().requires_grad_() if leaf else ws
+        image = generator.synthesis(ws, fused_modconv=True)
+        with block:
+            (g,) = torch.autograd.grad([(image * y).sum()], [ws], create_graph=True, only_inputs=True)
+        return [g, *torch.autograd.grad(g.square().sum(), [generator.conv0.weight, generator.conv1.affine.weight])]
+
+    for got, want in zip(
+        path_length(gradfix.no_weight_gradients()), path_length(contextlib.nullcontext()), strict=True
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+def test_no_weight_gradients_of_scaled_and_asked_for_weights(checkout):
+    """A weight times its gain is a weight; asked for by name it has no gradient, by either way of asking."""
+    imported = checkout("stylegan")
+    nvlabs.install()
+    gradfix = imported("torch_utils.ops.conv2d_gradfix")
+    weight, x = torch.randn(4, 3, 3, 3, requires_grad=True), torch.randn(2, 3, 6, 5, requires_grad=True)
+    scaled = weight * 0.3
+    with gradfix.no_weight_gradients(), WeightGradients() as products:
+        for target in (weight, scaled):
+            y = gradfix.conv2d(x, scaled).square().sum()
+            dx, dw = torch.autograd.grad(y, [x, target], allow_unused=True, retain_graph=True)
+            assert dw is None and dx is not None
+        gradfix.conv2d(x, scaled).sum().backward(inputs=[x, weight], retain_graph=True)
+        gradfix.conv2d(x, scaled).sum().backward()
+    assert products.count == 0 and weight.grad is None and x.grad is not None
 
 
 def test_flags_of_gradients(checkout):

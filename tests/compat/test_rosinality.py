@@ -7,7 +7,7 @@ import sys
 import torch
 
 from gan_fast import reference_mode
-from gan_fast.compat import rosinality
+from gan_fast.compat import nvlabs, rosinality
 
 
 def test_network_and_second_order(checkout):
@@ -54,3 +54,13 @@ def test_functions(checkout, monkeypatch):
     weight = kernel.flip([0, 1]).expand(3, 1, 3, 2)
     torch.testing.assert_close(got, torch.nn.functional.conv2d(padded, weight, groups=3), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(op.upfirdn2d(x, kernel, pad=(1, 2, 3, 4)).shape, torch.Size([2, 3, 9, 7]))
+
+
+def test_beside_the_other(checkout):
+    """Two installed, the first taken away first: torch is itself again after the second."""
+    checkout("stylegan2_pytorch")
+    initialise = torch.optim.Adam.__init__
+    nvlabs.install()
+    rosinality.install()
+    assert nvlabs.uninstall() and torch.optim.Adam([torch.zeros(1)], betas=[0, 0.9])
+    assert rosinality.uninstall() and torch.optim.Adam.__init__ is initialise

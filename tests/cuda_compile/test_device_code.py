@@ -42,7 +42,9 @@ def compile_one(name: str, arch: str) -> dict[str, compilers.Resources]:
 def test_there_is_device_code() -> None:
     assert {
         "adversarial_loss",
+        "bias_act",
         "binary_cross_entropy",
+        "filtered_lrelu",
         "gradient_penalty",
         "l1_distance",
         "softplus",

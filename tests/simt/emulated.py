@@ -27,13 +27,20 @@ OPS = (
     "adversarial_loss",
     "bias_act",
     "binary_cross_entropy",
+    "filtered_lrelu",
     "gradient_penalty",
     "l1_distance",
     "softplus",
     "upfirdn2d",
 )
 # Their CUDA side calls nothing that the file with the schemas defines.
-STANDALONE = ("bias_act", "gradient_penalty", "softplus", "upfirdn2d")
+STANDALONE = (
+    "bias_act",
+    "filtered_lrelu",
+    "gradient_penalty",
+    "softplus",
+    "upfirdn2d",
+)
 CSRC = runner.ROOT / "csrc"
 _FLAGS = (
     "-std=c++20",

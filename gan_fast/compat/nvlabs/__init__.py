@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from gan_fast.compat._replace import Replacement
-from gan_fast.compat._torch import Fixes
+from gan_fast.compat._torch import fixes
 from gan_fast.compat.nvlabs import (
     bias_act,
     conv2d_gradfix,
@@ -29,7 +29,6 @@ __all__ = ["install", "uninstall"]
 
 _OPS = (bias_act, upfirdn2d, filtered_lrelu, conv2d_resample, conv2d_gradfix, grid_sample_gradfix, fma)
 _installed: dict[str, Replacement] = {}
-_fixes = Fixes()
 
 
 def install(package: str = "torch_utils") -> list[str]:
@@ -49,7 +48,7 @@ def install(package: str = "torch_utils") -> list[str]:
         modules[f"{package}.custom_ops"] = custom_ops
         _installed[package] = Replacement(modules, {package: None, f"{package}.ops": None})
         custom_ops.installed.add(f"{package}.custom_ops")
-    return _installed[package].install() + _fixes.install(lambda: (_install_all, (tuple(_installed),)))
+    return _installed[package].install() + fixes.install(_install_all, lambda: tuple(_installed))
 
 
 def uninstall() -> list[str]:
@@ -59,13 +58,13 @@ def uninstall() -> list[str]:
     on. A module that imported an op module meanwhile keeps it: it works on.
     """
     names = [name for replacement in _installed.values() for name in replacement.uninstall()]
-    names += _fixes.uninstall()
+    names += fixes.uninstall(_install_all)
     _installed.clear()
     custom_ops.installed.clear()
     conv2d_gradfix.reset()
     return names
 
 
-def _install_all(packages: tuple[str, ...]) -> None:
+def _install_all(*packages: str) -> None:
     for package in packages:
         install(package)

@@ -15,14 +15,13 @@ import importlib
 from types import ModuleType
 
 from gan_fast.compat._replace import Replacement
-from gan_fast.compat._torch import Fixes
+from gan_fast.compat._torch import fixes
 from gan_fast.compat.nvlabs import conv2d_gradfix
 from gan_fast.compat.rosinality import fused_act, upfirdn2d
 
 __all__ = ["install", "uninstall"]
 
 _installed: dict[str, Replacement] = {}
-_fixes = Fixes()
 
 
 def install(package: str = "op") -> list[str]:
@@ -38,13 +37,13 @@ def install(package: str = "op") -> list[str]:
         modules = {"fused_act": fused_act, "upfirdn2d": upfirdn2d, "conv2d_gradfix": conv2d_gradfix}
         served = {f"{package}.{name}": module for name, module in modules.items()}
         _installed[package] = Replacement(served, {package: _fill})
-    return _installed[package].install() + _fixes.install(lambda: (_install_all, (tuple(_installed),)))
+    return _installed[package].install() + fixes.install(_install_all, lambda: tuple(_installed))
 
 
 def uninstall() -> list[str]:
     """Undo every `install`; the list of what was replaced. A module that took an op meanwhile keeps it."""
     names = [name for replacement in _installed.values() for name in replacement.uninstall()]
-    names += _fixes.uninstall()
+    names += fixes.uninstall(_install_all)
     _installed.clear()
     conv2d_gradfix.reset()
     return names
@@ -63,6 +62,6 @@ def _fill(package: ModuleType) -> None:
     )
 
 
-def _install_all(packages: tuple[str, ...]) -> None:
+def _install_all(*packages: str) -> None:
     for package in packages:
         install(package)
