@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 import gan_fast
-from gan_fast import _C, _build, losses, nvrtc, ops, penalties
+from gan_fast import _C, _build, losses, nvrtc, ops, penalties, triton
 from gan_fast.reference.bias_act import ACTIVATIONS
+from gan_fast.triton import rule
 
 # Every op, with the folder of csrc/ that holds it: the name of its device code.
 OPS = {
@@ -40,10 +41,19 @@ OPS = {
     "filtered_lrelu": "filtered_lrelu",
     "filtered_lrelu_backward": "filtered_lrelu",
     "filtered_lrelu_tangent": "filtered_lrelu",
+    "upfirdn2d": "upfirdn2d",
 }
 
+# One family, whose kernels are Triton's: each product runs those or the shared convolution, as measured.
+MODULATED = (
+    "modulated_convolution",
+    "modulated_convolution_input_gradient",
+    "modulated_convolution_weight_gradient",
+    "modulated_convolution_epilogue_gradient",
+)
+
 # Layers whose values torch computes on every device, and whose gradients to any order are put together in C++.
-LEAN = ("convolution", "linear", "leaky_relu", "avg_pool", "max_pool")
+LEAN = ("convolution", "linear", "leaky_relu", "avg_pool", "max_pool", "grid_sample")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +81,10 @@ def serving() -> list[Serving]:
             rows.append(Serving(op, "cpu", "reference", "no CPU kernel is registered"))
         rows.append(Serving(op, "cuda", *_cuda(name, source, info)))
         rows.append(Serving(op, "other", "reference", "kernels are for CPU and CUDA; plain PyTorch elsewhere"))
+    for op in MODULATED:
+        rows.append(Serving(op, "cpu", "shared convolution", "torch's, between two passes; Triton is for CUDA"))
+        rows.append(Serving(op, "cuda", *_modulated()))
+        rows.append(Serving(op, "other", "shared convolution", "kernels are for CUDA; plain PyTorch elsewhere"))
     rows += [Serving(op, "any", "torch's own products", "gan_fast is the gradients around them") for op in LEAN]
     return rows
 
@@ -90,6 +104,23 @@ def _cuda(name: str, source: str, info: dict[str, Any]) -> tuple[str, str]:
         "CUDA C++",
         f"embedded for {info['archs']}" if embedded else "compiled at first use (NVRTC): built without nvcc",
     )
+
+
+def _modulated() -> tuple[str, str]:
+    """What runs the products of modulated convolution on the first card, and why."""
+    asked = rule.mode()
+    if asked != "auto":
+        return {"triton": "Triton", "shared": "shared convolution"}[asked], f"{rule.VARIABLE}={asked}"
+    reason = triton.why_not(torch.device("cuda:0"))
+    if reason is None or not torch.cuda.is_available():
+        here = "" if reason is None else f"; {reason}"
+        return "Triton or cuDNN", f"the faster for each shape, measured at first use and remembered{here}"
+    return "shared convolution", f"Triton's kernels cannot run: {reason}"
+
+
+def modulated_choices() -> list[tuple[str, ...]]:
+    """What was measured of modulated convolution: card, class of calls, both times, the faster."""
+    return [(c.card, c.key, f"{c.times.triton:.1f}", f"{c.times.shared:.1f}", c.times.faster) for c in rule.choices()]
 
 
 def versions() -> dict[str, str]:
@@ -181,14 +212,14 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
         return g.square().sum() / 2
 
     yield "R1 of layers", second_order, [real]
+
+    def modulated(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
+        y = ops.modulated_conv2d(x.expand(-1, 3, -1, -1), weight, styles, padding=1, act="lrelu", clamp=16.0)
+        return y.square().mean(dtype=torch.promote_types(x.dtype, torch.float32))
+
+    yield "modulated convolution", modulated, [real, draw(5, 3, 3, 3), draw(7, 3) / 4 + 1]
     yield from _bias_act_cases(draw)
-
-    def resampled(x: Tensor) -> Tensor:
-        taps = torch.arange(1.0, 13.0, device=x.device) / 78
-        y = ops.filtered_lrelu(x, taps, taps, None, 2, 2, [12, 11, 12, 11], clamp=4.0)
-        return y.mean(dtype=torch.promote_types(x.dtype, torch.float32))
-
-    yield "filtered lrelu", resampled, [real]
+    yield from _resampling_cases(draw, device)
 
 
 def _bias_act_cases(draw: Callable[..., Tensor]) -> Iterator[tuple[str, Callable[..., Tensor], list[Tensor]]]:
@@ -211,13 +242,40 @@ def _bias_act_cases(draw: Callable[..., Tensor]) -> Iterator[tuple[str, Callable
         yield f"R1 of bias_act {act}", functools.partial(penalty, act), [x, b]
 
 
+def _resampling_cases(
+    draw: Callable[..., Tensor], device: str
+) -> Iterator[tuple[str, Callable[..., Tensor], list[Tensor]]]:
+    """Up, down, filters of several lengths, both memory orders, and filtered_lrelu."""
+    real = draw(7, 1, 13, 11)
+    binomial, long = ops.setup_filter([1, 3, 3, 1], device), ops.setup_filter([1.0, 2.0] * 6, device)
+    matrix = torch.arange(1.0, 16.0).view(3, 5).to(device) / 40
+    for name, resample in (
+        ("upsample2d", lambda x: ops.upsample2d(x, binomial)),
+        ("downsample2d", lambda x: ops.downsample2d(x, binomial)),
+        ("filter2d", lambda x: ops.filter2d(x, binomial)),
+        ("upsample2d, 12 taps", lambda x: ops.upsample2d(x, long)),
+        ("upfirdn2d, any", lambda x: ops.upfirdn2d(x, matrix, up=[2, 3], down=[3, 2], padding=[4, -1, 2, 3])),
+    ):
+        yield name, lambda x, f=resample: f(x).square().mean(), [real]
+        images = draw(1, 8, 7, 11).contiguous(memory_format=torch.channels_last)
+        yield f"{name}, channels_last", lambda x, f=resample: f(x).square().mean(), [images]
+
+    def filtered(x: Tensor) -> Tensor:
+        taps = torch.arange(1.0, 13.0, device=x.device) / 78
+        y = ops.filtered_lrelu(x, taps, taps, None, 2, 2, [12, 11, 12, 11], clamp=4.0)
+        return y.mean(dtype=torch.promote_types(x.dtype, torch.float32))
+
+    yield "filtered lrelu", filtered, [real]
+
+
 def check() -> list[Check]:
     """Run every kernel forward and backward on every device, dtype and instruction set, beside the fp64 reference."""
     places = [("cpu", name) for name in ("default", "avx2", "avx512")]
     places += [(f"cuda:{i}", "") for i in range(torch.cuda.device_count())]
-    before = _C.cpu_capability()
+    before, tf32 = _C.cpu_capability(), torch.backends.cudnn.allow_tf32
     results = []
     try:
+        torch.backends.cudnn.allow_tf32 = False  # a convolution with 10 bits of mantissa is not judged as float32
         for device, capability in places:
             if capability:
                 try:
@@ -230,6 +288,7 @@ def check() -> list[Check]:
                     results.append(Check(name, where, str(dtype).removeprefix("torch."), _error(function, inputs)))
     finally:
         _C.set_cpu_capability(before)
+        torch.backends.cudnn.allow_tf32 = tf32
     return results
 
 
@@ -269,6 +328,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"  {key:<18} {value}")
     print("kernels")
     _print_table([(s.op, s.device, s.kernel, s.reason) for s in serving()], ("op", "device", "kernel", "why"))
+    measured = modulated_choices()
+    if measured:
+        print("modulated convolution, measured (microseconds)")
+        _print_table(measured, ("card", "product", "triton", "shared", "serves"))
     if not options.check:
         return 0
     results = check()

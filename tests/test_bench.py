@@ -73,6 +73,7 @@ def test_the_promised_cases_are_there():
         assert f"{drop_in}/61504" in names
     assert "logit_gradients/non_saturating/64" in names
     assert any(name.startswith("dcgan step") for name in names)
+    assert {f"upfirdn2d/{job}/float32/nchw" for job in ("up2", "down2", "filter")} <= names
     for critic in ("dcgan", "dcgan_no_bias", "r3gan"):
         for layout in ("nchw", "channels_last"):
             assert {f"critic_step/r1_r2/{critic}/{layout}", f"critic_step/r1_phase/{critic}/{layout}"} <= names

@@ -5,7 +5,7 @@ The two formulations in plain PyTorch, each in the layout that suits it best (th
     grouped    sample n with its own weights w_n = d_n s_n W, as the groups of one convolution: contiguous
     scaled     d conv(s x; W), one shared convolution, channels_last
 
-The convolution alone, forward, input and weight gradient, is the floor: what is around it cannot cost less than nothing.
+The convolution alone, forward, input and weight gradient, is the floor: what is around it takes some time too.
 In bfloat16 the images are bfloat16 and the parameters float32, as in training.
 """
 
@@ -64,7 +64,7 @@ def _convolution_alone(x: Tensor, weight: Tensor, cotangent: Tensor) -> Callable
 
 
 def _case(dtype: torch.dtype, shape: tuple[int, int, int, int], quick: bool) -> Case:
-    n, c, height, width = shape
+    n, c = shape[:2]
 
     def build(device: torch.device) -> Prepared:
         numbers = torch.Generator().manual_seed(0)

@@ -21,6 +21,7 @@ from gan_fast.ops.filtered_lrelu import filtered_lrelu
 from gan_fast.ops.fma import fma
 from gan_fast.ops.grid_sample import grid_sample
 from gan_fast.ops.linear import linear
+from gan_fast.ops.minibatch_stddev import minibatch_stddev
 from gan_fast.ops.modulated_conv2d import modulated_conv2d, modulated_conv2d_v3
 from gan_fast.ops.pooling import (
     adaptive_avg_pool1d,
@@ -66,6 +67,7 @@ __all__ = [
     "linear",
     "max_pool1d",
     "max_pool2d",
+    "minibatch_stddev",
     "modulated_conv2d",
     "modulated_conv2d_v3",
     "relu",

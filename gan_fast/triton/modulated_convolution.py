@@ -105,10 +105,11 @@ def product(
         )
         sum = _multiply(a, b, sum, PRECISION, WIDE)
 
-    place = sample.to(tl.int64) * pixels * out_channels + pixel[:, None] * out_channels + column[None, :]
+    image = sample.to(tl.int64) * pixels * out_channels
+    place = pixel[:, None] * out_channels + column[None, :]
     mask = pixel_inside[:, None] & column_inside[None, :]
     if partial is not None:
-        reduced = tl.sum(sum * tl.load(other + place, mask=mask, other=0.0).to(tl.float32), axis=0)
+        reduced = tl.sum(sum * tl.load(other + image + place, mask=mask, other=0.0).to(tl.float32), axis=0)
         tl.store(partial + (sample * tiles_m + tile_m) * out_channels + column, reduced, mask=column_inside)
     if store_scale is not None:
         sum *= tl.load(store_scale + sample * out_channels + column, mask=column_inside, other=0.0)[None, :]
@@ -122,7 +123,7 @@ def product(
     sum *= gain
     if CLAMP:
         sum = tl.clamp(sum, -clamp, clamp, propagate_nan=tl.PropagateNan.ALL)
-    tl.store(y + place, sum.to(y.dtype.element_ty), mask=mask)
+    tl.store(y + image + place, sum.to(y.dtype.element_ty), mask=mask)
 
 
 @triton.jit

@@ -82,21 +82,26 @@ def precision(dtype: torch.dtype) -> str:
 
 
 def product_tile(
-    dtype: torch.dtype, pixels: int, out_channels: int, capability: Capability, reduces: bool = False
+    dtype: torch.dtype, samples: int, pixels: int, out_channels: int, target: Target, reduces: bool = False
 ) -> Tile:
-    """For `product`: the forward pass and the input gradient, which may reduce as it stores."""
-    n = power(out_channels, 16, 256)
-    if dtype == torch.float32:
-        if precision(dtype) == "ieee":  # no tensor core: multiply-adds on registers
-            return Tile(64, min(n, 64), 16, 4, 3)
-        return Tile(64 if pixels <= 64 else 128, min(n, 128), 32, 4 if pixels <= 64 or n <= 64 else 8, 3)
-    if pixels <= 64:
-        return Tile(64, min(n, 128), 64, 4, 4)
-    if n < 128:
-        return Tile(128, n, 64, 4, 4)
+    """For `product`: the forward pass and the input gradient, which may reduce as it stores.
+
+    The largest of the table that the result fills and that leaves three of four multiprocessors something to do.
+    """
+    if dtype == torch.float32 and precision(dtype) == "ieee":  # no tensor core: multiply-adds on registers
+        return Tile(64, power(out_channels, 16, 64), 16, 4, 3)
+    k = 32 if dtype == torch.float32 else 64
+    table = [Tile(128, 128, k, 8, 3), Tile(64, 128, k, 4, 4), Tile(64, 64, k, 4, 4), Tile(64, 32, k, 4, 4)]
     # 128 sums a thread leave registers for the forward's epilogue on sm_90 alone; elsewhere they would spill
-    wide = n == 256 and capability[0] == 9 and not reduces
-    return Tile(128, 256 if wide else 128, 64, 8, 3)
+    if dtype != torch.float32 and target.capability[0] == 9 and not reduces:
+        table.insert(0, Tile(128, 256, k, 8, 3))
+    if out_channels < 128:
+        table = [Tile(128, power(out_channels, 16, 64), k, 4, 4), Tile(64, power(out_channels, 16, 64), k, 4, 4)]
+    fitting = [t for t in table if t.n <= power(out_channels, 16, 256) and (pixels > 64 or t.m == 64)]
+    for tile in fitting:
+        if samples * cdiv(pixels, tile.m) * cdiv(out_channels, tile.n) >= target.processors * 3 // 4:
+            return tile
+    return fitting[-1]
 
 
 def weight_gradient_tile(dtype: torch.dtype, pixels: int, channels: int, out_channels: int) -> Tile:
@@ -107,6 +112,31 @@ def weight_gradient_tile(dtype: torch.dtype, pixels: int, channels: int, out_cha
         return Tile(power(out_channels, 16, 64), power(channels, 16, 128), 32, 4, 3)
     m, n = power(out_channels, 16, 128), power(channels, 16, 128)
     return Tile(m, n, 64 if pixels >= 64 else power(pixels, 16, 64), 8 if m * n > 128 * 64 else 4, 3)
+
+
+def weight_gradient_splits(
+    samples: int, pixels: int, tiles: int, outputs: int, tile: Tile, target: Target
+) -> tuple[int, int]:
+    """Into how many parts the samples, and the pixels of each, are split: (samples a part, pixels a part).
+
+    A part more fills multiprocessors that would idle, and writes and reads `outputs` more partial sums. The cost is in
+    steps of one block: those of the waves of blocks, and the time of 8 bytes an output at 64 bytes a step and thread.
+    """
+    slots = target.processors * min(max(1, 128 * 128 // (tile.m * tile.n)), 4)  # small tiles share a multiprocessor
+    best, choice = float("inf"), (samples, cdiv(pixels, tile.k) * tile.k)
+    for sample_splits in range(1, min(samples, 64) + 1):
+        samples_a_part = cdiv(samples, sample_splits)
+        for pixel_splits in (1, 2, 4, 8, 16, 32, 64) if sample_splits == samples else (1,):
+            pixels_a_part = cdiv(cdiv(pixels, pixel_splits), tile.k) * tile.k
+            parts = cdiv(samples, samples_a_part) * cdiv(pixels, pixels_a_part)
+            waves = cdiv(tiles * parts, slots)
+            steps = waves * samples_a_part * (pixels_a_part // tile.k)
+            partial = 0 if parts == 1 else parts * outputs * 8 / (target.processors * tile.warps * 32 * 64)
+            if pixel_splits > 1 and pixels_a_part < 1024:
+                continue
+            if steps + partial < best:
+                best, choice = steps + partial, (samples_a_part, pixels_a_part)
+    return choice
 
 
 def _last(x: Tensor) -> Tensor:
@@ -161,7 +191,7 @@ def product(
     n, _, height, width = x.shape
     out_height, out_width = height + 2 * padding - size + 1, width + 2 * padding - size + 1
     y = torch.empty((n, out_channels, out_height, out_width), dtype=x.dtype, device=x.device, memory_format=_LAST)
-    tile = product_tile(x.dtype, out_height * out_width, out_channels, target.capability, other is not None)
+    tile = product_tile(x.dtype, n, out_height * out_width, out_channels, target, other is not None)
     rows, columns = cdiv(out_height * out_width, tile.m), cdiv(out_channels, tile.n)
     partial = None if other is None else x.new_empty((n, rows, out_channels), dtype=torch.float32)
     noise, noise_sample = _noise(noise)
@@ -213,14 +243,10 @@ def weight_gradient(
     pixels = out_height * out_width
     tile = weight_gradient_tile(x.dtype, pixels, channels, out_channels)
     tiles = cdiv(out_channels, tile.m) * cdiv(channels, tile.n) * size * size
-    # as many programs as give every multiprocessor two; a split inside a sample needs 1,024 pixels to be worth it
-    wanted = max(1, 2 * target.processors // tiles)
-    samples_a_split = cdiv(n, min(n, wanted))
-    sample_splits = cdiv(n, samples_a_split)
-    pixel_splits = max(1, min(wanted // sample_splits, pixels // 1024))
-    pixels_a_split = cdiv(cdiv(pixels, pixel_splits), tile.k) * tile.k
+    outputs = out_channels * channels * size * size
+    samples_a_split, pixels_a_split = weight_gradient_splits(n, pixels, tiles, outputs, tile, target)
     pixel_splits = cdiv(pixels, pixels_a_split)
-    splits = sample_splits * pixel_splits
+    splits = cdiv(n, samples_a_split) * pixel_splits
     out = x.new_empty((splits, out_channels, size, size, channels), dtype=x.dtype if splits == 1 else torch.float32)
     arguments = {
         "dz": dz,

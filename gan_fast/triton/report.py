@@ -1,6 +1,6 @@
 """The Triton kernels as compiled for sm_90, without a card, and what they should reach on one.
 
-    python -m gan_fast.triton.report              prints, and writes benchmarks/results/triton_sm90.md where that folder is
+    python -m gan_fast.triton.report              prints, and writes benchmarks/results/triton_sm90.md
     python -m gan_fast.triton.report --measure    on a card: the same with measured times beside the expected ones
 
 Shapes are the convolutions of a StyleGAN2 generator at 256x256 (channel base 32768), batch 8.
@@ -9,12 +9,12 @@ Shapes are the convolutions of a StyleGAN2 generator at 256x256 (channel base 32
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import triton
 from torch import Tensor
 
 from gan_fast.triton import roofline
@@ -166,16 +166,17 @@ def markdown(table: Sequence[Sequence[str]], measure: bool) -> str:
     lines = [
         "# Triton kernels of modulated convolution on sm_90",
         "",
-        f"{where} Compiled by Triton {importlib.metadata.version('triton')}; registers, shared memory and spills (loads",
-        "and stores to local memory) are read from the cubin, instructions from the PTX. Batch 8.",
+        f"{where} Compiled by Triton {triton.__version__}; registers, shared memory and spills",
+        "(loads and stores to local memory) are read from the cubin, instructions from the PTX. Batch 8.",
         "",
         "Roofline: every tensor once through memory, every product once, at the peak of an H100 SXM5: "
         f"{r.PEAK[torch.bfloat16] / 1e12:.0f} TFLOP/s in",
         f"bfloat16, {r.PEAK[torch.float32] / 1e12:.0f} in tf32, {r.MEMORY / 1e12:.2f} TB/s; they meet at "
         f"{r.PEAK[torch.bfloat16] / r.MEMORY:.0f} FLOP a byte. Expected: the model of `gan_fast/triton/roofline.py`,",
-        f"with {r.SUSTAINED:.0%} of that peak sustained, {r.L2 / 1e12:.1f} TB/s from the L2 cache, {r.COPY_SHARE:.0%} of "
-        f"the memory's bandwidth and {r.SCALING} instructions to scale a number, all four",
-        "assumed; whole tiles and whole waves of blocks are counted. `fit` is how many blocks a multiprocessor holds.",
+        f"with {r.SUSTAINED:.0%} of that peak sustained, {r.L2 / 1e12:.1f} TB/s from the L2 cache, "
+        f"{r.COPY_SHARE:.0%} of the memory's bandwidth and",
+        f"{r.SCALING} instructions to scale a number, all four assumed; whole tiles and whole waves of blocks count.",
+        "`fit` is how many blocks a multiprocessor holds.",
         "`python -m gan_fast.triton.report --measure` adds measured times.",
         "",
         "| " + " | ".join(heads) + " |",

@@ -4,11 +4,11 @@
     expected   t_e = max(t_tensor, t_l2, t_memory) / waves               what this kernel, so tiled, should take
     share      t_r / t_e
 
-    t_tensor   products of whole tiles, borders included, at the sustained rate. Scaling the image operand is work of the
-               ordinary units between two products: where one block has a multiprocessor to itself it is not hidden.
+    t_tensor   products of whole tiles, borders included, at the sustained rate. Scaling the image operand is work of
+               the ordinary units between two products: where one block has a multiprocessor to itself it is not hidden.
     t_l2       what all steps of all tiles read, at the bandwidth of the L2 cache
     t_memory   bytes at the bandwidth that a copy reaches
-    waves      blocks over what fits at once, as a share of the next whole number
+    waves      blocks a multiprocessor, as a share of the next whole number
 
 Constants of an H100 SXM5 from NVIDIA's data sheet; those marked "assumed" are not in it.
 """
@@ -31,7 +31,7 @@ REGISTERS, SHARED_BYTES = 65_536, 227 * 1024  # of one multiprocessor
 CLOCK = 1.83e9  # at which the peak is stated
 SUSTAINED = 0.75  # assumed: share of the peak that a large product keeps, at the clock power allows
 COPY_SHARE = 0.92  # assumed: share of the bandwidth that a copy reaches
-L2 = 5.5e12  # assumed: bytes a second from the L2 cache to all multiprocessors
+L2 = 6.6e12  # assumed: bytes a second from the L2 cache to all multiprocessors
 LANES = 128  # operations a clock of one multiprocessor's ordinary units
 SCALING = 2.5  # assumed: instructions to widen, multiply and round one number
 
@@ -79,7 +79,7 @@ def estimate(plan: Plan, done: Compiled) -> Estimate:
     blocks = math.prod(plan.grid)
     threads = 32 * tile.warps
     resident = min(REGISTERS // (done.registers * threads), SHARED_BYTES // max(done.shared_bytes + 1024, 1), 16)
-    filled = blocks / (PROCESSORS * resident)
+    filled = blocks / PROCESSORS
     waves = filled / math.ceil(filled)
     moved = _bytes(*(t for t in a.values() if isinstance(t, Tensor)))
     if plan.kernel == "epilogue_gradient":

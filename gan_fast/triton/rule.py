@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -90,7 +90,9 @@ def say_once(message: str) -> None:
 @functools.cache
 def _versions() -> str:
     """A digest of everything a measurement depends on besides the card."""
-    texts = [torch.__version__, str(torch.backends.cudnn.version()), importlib.metadata.version("triton")]
+    import triton
+
+    texts = [torch.__version__, str(torch.backends.cudnn.version()), triton.__version__]
     texts += [(Path(__file__).parent / f"{name}.py").read_text() for name in ("modulated_convolution", "plans")]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
@@ -231,7 +233,9 @@ def _runs(path: Path, key: str, kernel: Callable[[], Any]) -> bool:
 
 def choices() -> list[Choice]:
     """Everything remembered under the present versions, of every card seen by this cache folder."""
-    found = []
+    found: list[Choice] = []
+    if importlib.util.find_spec("triton") is None:
+        return found
     for path in sorted(nvrtc.cache_folder().glob(f"{_PREFIX}-*-{_versions()}.json")):
         card = json.loads(path.read_text()).get("card", "?") if read(path) else "?"
         found += [Choice(card, key, times) for key, times in sorted(read(path).items())]

@@ -13,7 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_fast import reference_mode
-from gan_fast.compat import nvlabs
+from gan_fast.compat import nvlabs, stylegan3
 from gan_fast.compat._run import main
 
 CHECKOUT = Path(__file__).parent / "checkouts" / "stylegan"
@@ -193,6 +193,15 @@ def test_stylegan3_layers(checkout):
     assert got[0].shape[0] == 2 and got[0].std() > 0
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_stylegan3s_modulated_convolution(checkout):
+    """The fused one under its own name, against the stand-in's, which is written out from the formula."""
+    imported = checkout("stylegan")
+    nvlabs.install()
+    own, fused = imported("training.networks_stylegan3").modulated_conv2d, stylegan3.modulated_conv2d
+    x, w, s = (torch.randn(*shape, dtype=torch.float64) for shape in ((2, 3, 5, 6), (4, 3, 3, 3), (2, 3)))
+    torch.testing.assert_close(fused(x, w, s, padding=2), own(x, w, s, padding=2))
 
 
 def test_r3gan_blocks(checkout):

@@ -8,6 +8,7 @@ import torch
 from gan_fast import models
 from gan_fast.models import stylegan2
 from models import stylegan2_formulas as formulas
+from support.kernels import needs_kernels
 
 ARCHITECTURES = ("orig", "skip", "resnet")
 SMALL = {"latent_dim": 12, "w_dim": 16, "mapping_layers": 3, "channel_base": 128, "channel_max": 12}
@@ -312,3 +313,29 @@ def test_frozen_layers():
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_blocks_compile_whole():
+    generator, critic = small(8, channels_last=True)
+    w, x = torch.randn(2, 16), torch.randn(2, 12, 4, 4).to(memory_format=torch.channels_last)
+    for block, inputs in (
+        (lambda x, w: generator.synthesis.b8.conv0(x, w, noise_mode="const"), (x, w)),
+        (lambda x: critic.b4(x, torch.ones(2, 3, 4, 4), None), (x,)),
+    ):
+        compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(*inputs), block(*inputs))
+
+
+@pytest.mark.slow
+@needs_kernels
+def test_networks_compile_whole():
+    """One graph for each network, the same numbers, and another batch size without a failure."""
+    generator, critic = small(8, "resnet", classes=3)
+    generator.eval()
+    compiled, compiled_critic = (torch.compile(n, fullgraph=True) for n in (generator, critic))
+    for count in (4, 3):
+        z, c = torch.randn(count, 12), torch.eye(3)[torch.arange(count) % 3]
+        images = compiled(z, c, noise_mode="const")
+        torch.testing.assert_close(images, generator(z, c, noise_mode="const"), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(compiled_critic(images, c), critic(images, c), rtol=1e-4, atol=1e-5)
+    compiled_critic(compiled(z, c, noise_mode="const"), c).sum().backward()

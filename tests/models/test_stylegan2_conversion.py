@@ -252,13 +252,13 @@ def test_networks_of_another_family(tmp_path):
 
 
 def test_damaged_pickles_are_refused_or_read_and_never_crash(tmp_path):
-    """300 files with a few bytes changed: a `PickleError`, or networks."""
+    """150 files with a few bytes changed: a `PickleError`, or networks."""
     generator, _ = pair()
     content = persistent_pickles.dumps({"G": persistent_pickles.network(generator, "x")}, 2)
     source = tmp_path / "network.pkl"
     dice = random.Random(0)
     refused = 0
-    for _ in range(300):
+    for _ in range(150):
         damaged = bytearray(content)
         for _ in range(dice.randint(1, 4)):
             damaged[dice.randrange(len(damaged))] = dice.randrange(256)
@@ -267,7 +267,7 @@ def test_damaged_pickles_are_refused_or_read_and_never_crash(tmp_path):
             stylegan2.read_networks(source)
         except PickleError:
             refused += 1
-    assert refused > 50
+    assert refused > 30
 
 
 def test_weights_files(tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from gan_fast import ops
 from gan_fast.penalties import MinibatchDiscrimination, MinibatchStdDev
 from support.checks import check_derivatives
 from support.tolerances import assert_close
@@ -53,6 +54,15 @@ def test_groups_are_stylegan2s_where_they_divide():
     x[4] = 3.0
     got = MinibatchStdDev(3)(x)[:, 1, 0, 0]
     torch.testing.assert_close(got, torch.tensor([2.0**0.5, 1e-4]).repeat(3))
+
+
+def test_the_function_is_the_layer_to_second_order():
+    x = torch.randn(7, 6, 2, 3, dtype=torch.float64).requires_grad_()
+    assert torch.equal(ops.minibatch_stddev(x, 3, 2), MinibatchStdDev(3, 2)(x))
+    check_derivatives(lambda a: ops.minibatch_stddev(a, 3, 2), [x])
+    for arguments, message in (((0, 1), "group_size=0"), ((4, 0), "channels=0"), ((4, 4), "not divisible by 4")):
+        with pytest.raises(ValueError, match=f"minibatch_stddev got .*{message}"):
+            ops.minibatch_stddev(x, *arguments)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
