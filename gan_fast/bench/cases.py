@@ -150,11 +150,12 @@ def all_cases() -> list[Case]:
         filtered_lrelu,
         losses,
         modulated_conv2d,
+        modulated_conv2d_cuda,
         penalties,
         stylegan2,
         upfirdn2d,
     )
 
-    ops = (bias_act, upfirdn2d, filtered_lrelu, modulated_conv2d)
+    ops = (bias_act, upfirdn2d, filtered_lrelu, modulated_conv2d, modulated_conv2d_cuda)
     kinds = (losses, drop_in, penalties, *ops, critic_step, dcgan, stylegan2)
     return [case for kind in kinds for case in kind.cases()]
