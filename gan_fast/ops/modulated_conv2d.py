@@ -157,7 +157,8 @@ def _fused(
         noise = noise[None, None]
     limit = -1.0 if clamp is None else float(clamp)
     numbers = padding, act, float(alpha), float(gain), limit
-    y: Tensor = torch.ops.gan_fast.modulated_convolution(x, w.to(x.dtype), s, d, noise, bias, *numbers)
+    w = w.to(x.dtype, memory_format=torch.channels_last)  # one pass does both, and all three products want it so
+    y: Tensor = torch.ops.gan_fast.modulated_convolution(x, w, s, d, noise, bias, *numbers)
     return y
 
 
