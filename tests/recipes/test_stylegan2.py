@@ -59,17 +59,17 @@ def train(trainer, steps):
         trainer.step(trainer.feed.next())
 
 
-def test_fifteen_seconds_bring_samples_near_the_digits_asked_for(digits):
+def test_eight_thousand_images_bring_samples_near_the_digits_asked_for(digits):
     """LEARNED"""
     settings = {"channel_base": 256, "channel_max": 64, "latent_dim": 32, "w_dim": 32, "batch": 32, "conditional": True}
     settings |= {"r1": 0.1, "r1_every": 16, "path_length_every": 4, "ema_kimg": 1.0, "lr_g": 4e-3, "lr_d": 4e-3}
     settings |= {"augment_policy": "blit", "ada_kimg": 20.0, "seed": 1}
     trainer = Trainer(small(**settings), data=digits)
-    train(trainer, 150)
+    train(trainer, 250)
     samples, judge = trainer.sample(1000), extractor_for(digits)
     asked = torch.arange(1000) % 10
     real = digits.float_batch(torch.arange(len(digits)))
-    assert proxy_frechet(samples, real, judge) < 90
+    assert proxy_frechet(samples, real, judge) < 100
     assert (judge.predictions(samples) == asked).float().mean() > 0.3
 
 
