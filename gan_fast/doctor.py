@@ -53,7 +53,7 @@ MODULATED = (
 )
 
 # Layers whose values torch computes on every device, and whose gradients to any order are put together in C++.
-LEAN = ("convolution", "linear", "leaky_relu", "avg_pool", "max_pool")
+LEAN = ("convolution", "linear", "leaky_relu", "avg_pool", "max_pool", "grid_sample")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,9 +64,9 @@ def conv2d_resample(
         flip_filter: False convolves with `f`; True correlates.
 
     Returns:
-        `[N, O, H', W']` in the dtype (under autocast in its) and the memory layout of `x`, with, for n = H and fh, kh taps,
-        H' = (n up + y0 + y1 - (fh - 1 where up > 1) - (kh - 1) - (fh - 1 where down > 1) - 1) // down + 1, where
-        y0 and y1 include the padding implied by the filter.
+        `[N, O, H', W']` in the dtype (under autocast in its) and the memory layout of `x`, with
+        H' = (H up + y0 + y1 - (fh - 1 where up > 1) - (kh - 1) - (fh - 1 where down > 1) - 1) // down + 1, where y0 and
+        y1 include what keeps the image in place: (fh + up - 1) // 2 and (fh - up) // 2, and alike for down.
 
     Raises:
         ValueError: shapes that do not fit together, or factors below 1.

@@ -1,7 +1,7 @@
 """StyleGAN2: a style-based generator against a residual critic, with lazy R1 and path length, and ADA.
 
-    G minimises  softplus(-D(T(G(z))))  [+ w E (|J^T y| - a)^2]       D minimises  softplus(-D(T(x))) + softplus(D(T(G(z))))
-                                                                                   [+ gamma/2 E |d D(T(x)) / d x|^2]
+    G minimises  softplus(-D(T(G(z))))                           and now and then  w E (|J^T y| - a)^2
+    D minimises  softplus(-D(T(x))) + softplus(D(T(G(z))))       and now and then  gamma/2 E |d D(T(x)) / d x|^2
 
 The step is in `stylegan2_step.py`, the networks in `gan_fast/models/stylegan2`. A configuration is a row of settings
 below; every flag that is given replaces the row's. Sources: Karras et al. 2020, "Analyzing and Improving the Image
@@ -158,7 +158,8 @@ class StyleGAN2(Recipe):
     """Samples over which the critic's minibatch deviation is taken; 0 for none, so that samples do not mix."""
 
     freeze_layers: int = 0
-    """So many of the critic's layers, from the highest resolution on, are not trained (Mo et al. 2020), for transfer."""
+    """So many of the critic's layers, from the highest resolution on, are not trained, for transfer (Mo et al.
+    2020)."""
 
     lr_g: float | None = None
     """Adam's learning rate for the generator, before the correction for lazy penalties."""
@@ -236,8 +237,6 @@ class StyleGAN2(Recipe):
         if self.augment_policy is not None and augment == "none":
             raise ValueError("augment_policy is given and augment is 'none': use --augment ada or diffaugment")
         self._augmentation((0, 1))
-        if self.init_from is not None and not Path(self.init_from).expanduser().exists():
-            raise ValueError(f"init_from is {self.init_from}, which does not exist: give a folder of converted weights")
 
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:
@@ -271,6 +270,8 @@ class StyleGAN2(Recipe):
     def for_data(self, shape: tuple[int, ...], processes: int = 1) -> StyleGAN2:
         if len(shape) != 3:
             raise ValueError(f"stylegan2 is for images and the data holds points {list(shape)}: use --recipe dcgan")
+        if self.init_from is not None and not Path(self.init_from).expanduser().exists():
+            raise ValueError(f"init_from is {self.init_from}, which does not exist: give a folder of converted weights")
         side = shape[1]
         if self.config == "tiny" and side > TINY_SIDE:
             raise ValueError(f"config tiny is for up to {TINY_SIDE} pixels, got {side}: use auto, or --resolution 64")

@@ -1,4 +1,4 @@
-"""`ops.modulated_conv2d` and `modulated_conv2d_v3`: the shared convolution against per-sample weights, to second order."""
+"""`ops.modulated_conv2d` and its StyleGAN3 form: the shared convolution against per-sample weights, to second order."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def test_both_are_the_paper_to_second_order(factors, memory_format):
 
 @pytest.mark.parametrize("act", ["linear", "lrelu", "swish"])
 def test_the_whole_layer_is_its_parts(act):
-    """Bias, noise of one plane, activation, gain, clamp and the input's gain in the same call, and one after another."""
+    """Bias, noise of one plane, activation, gain, clamp and input gain in the same call, and one after another."""
     inputs = [x(3, 4, 6, 5), x(5, 4, 3, 3, seed=1), x(3, 4, seed=2), x(12, 10, seed=3), x(5, seed=4), x(4, seed=5)]
-    rest = dict(act=act, alpha=0.3, gain=1.7, clamp=1.5)
+    rest = {"act": act, "alpha": 0.3, "gain": 1.7, "clamp": 1.5}
 
     def parts(images, weight, styles, noise, bias, gain):
         y = formula(images * gain[:, None, None], weight, styles, None, 2, 1, 1, F4)

@@ -1,4 +1,4 @@
-"""The stylegan2 recipe: its phases and their corrections, state, several processes, what it refuses, and that it learns."""
+"""The stylegan2 recipe: its phases and corrections, its state, several processes, what it refuses, that it learns."""
 
 from __future__ import annotations
 
@@ -286,7 +286,7 @@ def test_a_run_begins_from_converted_weights(digits, tmp_path):
     Trainer.resume(tmp_path / "run", data=digits)
     hidden.rename(folder)
     stylegan2.weights.save(folder / "G_ema.safetensors", trainer.generator)
-    with pytest.raises(ValueError, match="do not fit this run's networks: .* use the same resolution"):
+    with pytest.raises(ValueError, match=r"do not fit this run's networks: .* use the same resolution"):
         Trainer(small(init_from=str(folder / "G_ema.safetensors"), w_dim=32), data=digits)
 
 
