@@ -107,6 +107,14 @@ def test_resume_is_bit_for_bit(digits, tmp_path, settings):
         assert float(one["step augmentation_statistics"].abs().sum() + one["step augmentation_p"]) > 0
 
 
+def test_a_fixed_p_can_be_set_when_a_run_goes_on(digits, tmp_path):
+    first = Trainer(small(augment_p=0.25), data=digits)
+    train(first, 1)
+    first.save(tmp_path / "one")
+    assert float(Trainer.resume(tmp_path / "one", data=digits).adversarial_step.augment.p) == 0.25
+    assert float(Trainer.resume(tmp_path / "one", data=digits, augment_p=0.75).adversarial_step.augment.p) == 0.75
+
+
 def test_each_phase_has_its_turn_its_weight_and_its_own_update(digits):
     """R1 at steps 1, 3, 5, ... and path length at 1, 4, ...; each with its interval as weight, Adam corrected."""
     trainer = Trainer(small(lr_g=0.0025, lr_d=0.002, beta2=0.99), data=digits)
