@@ -233,6 +233,9 @@ def test_auto_and_the_papers_rows():
     assert (cifar.r1, cifar.path_length, cifar.style_mixing, cifar.critic_architecture) == (3.0, 0.0, 0.0, "orig")
     assert all(getattr(cifar, f.name) is not None for f in dataclasses.fields(cifar) if f.name in ("batch", "lr_g"))
     assert recipes.get("stylegan2", config="cifar").budget.images == 100e6
+    # Published class-conditional critics have 8 mapping layers, whatever the generator has.
+    networks = cifar.networks((3, 32, 32), 10)[1]
+    assert (networks["mapping_layers"], networks["critic_mapping_layers"]) == (2, 8)
 
 
 def test_every_field_is_a_flag_with_its_help(capsys):
