@@ -42,27 +42,11 @@ class Figures:
 class Contender:
     """One way to do a case's job.
 
-    <<<<<<< HEAD
-            The baselines of a ratio are the eager and the compiled ones; "separate" and "no penalty" are those of a critic step
-        <<<<<<< HEAD
-            alone, "reference" is gan_fast's own plain PyTorch and "wide reference" that in float32 beside a bfloat16 job,
-            "bilinear" torch's interpolation to the same size, and an "other" is timed for comparison. `check` takes the place
-            of the comparison with the case's truth: it returns the error found, or raises `WrongResult`. A `slow` one takes
-            minutes to be ready, and is left out of quick rounds.
-        =======
-            alone, "reference" is the job under `reference_mode()` and "wide reference" that in float32 beside a bfloat16 job,
-            "bilinear" is torch's interpolation to the size of the result, and an "other" is timed for comparison. `check` takes
-            the place of the comparison with the case's truth: it
-            returns the error found, or raises `WrongResult`. A `slow` one takes minutes to be ready, and is left out of quick
-            rounds.
-        >>>>>>> stencil
-    =======
-        The baselines of a ratio are the eager and the compiled ones; "separate" and "no penalty" are those of a critic step
-        alone, "reference" is gan_fast's own plain PyTorch and "wide reference" that in float32 beside a bfloat16 job,
-        "bilinear" torch's interpolation to the same size, and an "other" is timed for comparison. `check` takes the place
-        of the comparison with the case's truth: it returns the error found, or raises `WrongResult`. A `slow` one takes
-        minutes to be ready, and is left out of quick rounds.
-    >>>>>>> stencil
+    The baselines of a ratio are the eager and the compiled ones; "separate" and "no penalty" are those of a critic step
+    alone, "reference" is gan_fast's own plain PyTorch and "wide reference" that in float32 beside a bfloat16 job,
+    "bilinear" torch's interpolation to the same size, and an "other" is timed for comparison. `check` takes the place
+    of the comparison with the case's truth: it returns the error found, or raises `WrongResult`. A `slow` one takes
+    minutes to be ready, and is left out of quick rounds.
     """
 
     name: str
