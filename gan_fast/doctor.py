@@ -53,7 +53,7 @@ MODULATED = (
 )
 
 # Layers whose values torch computes on every device, and whose gradients to any order are put together in C++.
-LEAN = ("convolution", "linear", "leaky_relu", "avg_pool", "max_pool")
+LEAN = ("convolution", "linear", "leaky_relu", "avg_pool", "max_pool", "grid_sample")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +266,7 @@ def _resampling_cases(
         ("upfirdn2d, any", lambda x: ops.upfirdn2d(x, matrix, up=[2, 3], down=[3, 2], padding=[4, -1, 2, 3])),
     ):
         yield name, lambda x, f=resample: f(x).square().mean(), [real]
-        images = real.view(1, 7, 13, 11).contiguous(memory_format=torch.channels_last)
+        images = draw(1, 8, 7, 11).contiguous(memory_format=torch.channels_last)
         yield f"{name}, channels_last", lambda x, f=resample: f(x).square().mean(), [images]
 
     def filtered(x: Tensor) -> Tensor:
