@@ -254,7 +254,7 @@ def _bias_act_cases(draw: Callable[..., Tensor]) -> Iterator[tuple[str, Callable
 def _resampling_cases(
     draw: Callable[..., Tensor], device: str
 ) -> Iterator[tuple[str, Callable[..., Tensor], list[Tensor]]]:
-    """Up, down, filters of several lengths, both memory orders, and filtered_lrelu."""
+    """Up, down, filters of several lengths, both memory orders, filtered_lrelu, and sampling."""
     real = draw(7, 1, 13, 11)
     binomial, long = ops.setup_filter([1, 3, 3, 1], device), ops.setup_filter([1.0, 2.0] * 6, device)
     matrix = torch.arange(1.0, 16.0).view(3, 5).to(device) / 40
@@ -275,6 +275,13 @@ def _resampling_cases(
         return y.mean(dtype=torch.promote_types(x.dtype, torch.float32))
 
     yield "filtered lrelu", filtered, [real]
+
+    def turned(x: Tensor) -> Tensor:
+        turn = torch.tensor([[0.8, 0.6, 0.1], [-0.6, 0.8, 0.0]]).expand(len(x), 2, 3)
+        grid = torch.nn.functional.affine_grid(turn, list(x.shape), align_corners=False).to(x.device)
+        return ops.grid_sample(x, grid).mean(dtype=torch.promote_types(x.dtype, torch.float32))
+
+    yield "grid sample", turned, [real]
 
 
 def check() -> list[Check]:
