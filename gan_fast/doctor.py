@@ -86,6 +86,8 @@ def serving() -> list[Serving]:
         rows.append(Serving(op, "cuda", *_modulated()))
         rows.append(Serving(op, "other", "shared convolution", "kernels are for CUDA; plain PyTorch elsewhere"))
     rows += [Serving(op, "any", "torch's own products", "gan_fast is the gradients around them") for op in LEAN]
+    rows.append(Serving("conv2d_resample", "any", "composed", "convolution and upfirdn2d in the cheapest order"))
+    rows.append(Serving("modulated_conv2d", "cpu", "composed", "one shared convolution between two passes of bias_act"))
     return rows
 
 
@@ -218,6 +220,13 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
         return y.square().mean(dtype=torch.promote_types(x.dtype, torch.float32))
 
     yield "modulated convolution", modulated, [real, draw(5, 3, 3, 3), draw(7, 3) / 4 + 1]
+    binomial = ops.setup_filter([1, 3, 3, 1], device)
+
+    def layers(x: Tensor, up: Tensor, down: Tensor, styles: Tensor) -> Tensor:
+        x = ops.modulated_conv2d(x, up / 4, styles, None, 2, 1, 1, binomial, flip_weight=False, act="lrelu")
+        return ops.conv2d_resample(x, down / 16, binomial, 1, 2, 1).square().mean()
+
+    yield "resampled convolutions", layers, [draw(3, 5, 7, 6), draw(4, 5, 3, 3), draw(6, 4, 3, 3), draw(3, 5) / 4 + 1]
     yield from _bias_act_cases(draw)
     yield from _resampling_cases(draw, device)
 

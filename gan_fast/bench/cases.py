@@ -155,6 +155,16 @@ def all_cases() -> list[Case]:
         upfirdn2d,
     )
 
-    ops = (bias_act, upfirdn2d, filtered_lrelu, modulated_conv2d)
-    kinds = (losses, drop_in, penalties, *ops, critic_step, dcgan, stylegan2)
+    kinds = (
+        losses,
+        drop_in,
+        penalties,
+        bias_act,
+        upfirdn2d,
+        filtered_lrelu,
+        modulated_conv2d,
+        critic_step,
+        dcgan,
+        stylegan2,
+    )
     return [case for kind in kinds for case in kind.cases()]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,6 +39,12 @@ def in_autocast_dtype(*tensors: Tensor) -> list[Tensor]:
         return list(tensors)
     narrow = torch.get_autocast_dtype(device)
     return [t if t.dtype == torch.float64 else t.to(narrow) for t in tensors]
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Autocast off on the device of x; the meta device has none to turn off, and torch.autocast refuses it."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def conv2d_resample(

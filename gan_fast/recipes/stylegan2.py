@@ -146,7 +146,7 @@ class StyleGAN2(Recipe):
     """Length of a style vector w."""
 
     mapping_layers: int | None = None
-    """Layers of the mapping network, z to w."""
+    """Layers of the generator's mapping network, z to w. A conditional critic has 8, with config tiny as many."""
 
     channel_base: int | None = None
     """Feature maps at a side R are channel_base / R, at most channel_max."""
@@ -307,7 +307,8 @@ class StyleGAN2(Recipe):
             "w_dim": self.w_dim,
             "classes": classes,
             "mapping_layers": self.mapping_layers,
-            "critic_mapping_layers": self.mapping_layers,
+            # StyleGAN2-ADA's rows are about the generator: its critics map classes through 8 layers.
+            "critic_mapping_layers": self.mapping_layers if self.config == "tiny" else 8,
             "channel_base": self.channel_base,
             "channel_max": self.channel_max,
             "generator_architecture": self.generator_architecture,

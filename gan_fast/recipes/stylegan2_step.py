@@ -141,10 +141,12 @@ class StyleGAN2Step:
 
     def state(self) -> dict[str, Tensor]:
         saved = {"path_length_mean": self.path_length.mean, "r1_value": self._r1}
-        if isinstance(self.augment, ADA):
-            saved["augmentation_p"] = self.augment.p
-        if self.adaptive is not None:
-            saved.update(augmentation_statistics=self.adaptive.statistics, augmentation_r=self.adaptive.r)
+        if self.adaptive is not None:  # a fixed p is a setting, which may be another when the run goes on
+            saved.update(
+                augmentation_p=self.adaptive.p,
+                augmentation_statistics=self.adaptive.statistics,
+                augmentation_r=self.adaptive.r,
+            )
         return saved
 
     def figures(self) -> dict[str, Tensor]:

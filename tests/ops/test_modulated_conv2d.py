@@ -246,6 +246,16 @@ def test_compiled_whole_at_any_size():
         same([*got.values, *got.gradients], [*want.values, *want.gradients])
 
 
+@pytest.mark.parametrize("up", [1, 2])
+def test_shapes_on_the_meta_device(up):
+    images, weight, styles, f = (t.to("meta").requires_grad_() for t in (x(2, 3, 4, 5), x(4, 3, 3, 3), x(2, 3), F4))
+    y = ops.modulated_conv2d(images, weight, styles, up=up, padding=1, resample_filter=f.detach())
+    assert y.is_meta and y.shape == (2, 4, 4 * up, 5 * up)
+    y.sum().backward()
+    assert images.grad is not None and images.grad.shape == images.shape
+    assert ops.modulated_conv2d_v3(images, weight, styles, padding=1).shape == (2, 4, 4, 5)
+
+
 def test_autocast_narrows_the_image_alone():
     images, weight, styles = x(2, 3, 6, 6).float(), x(4, 3, 3, 3).float(), x(2, 3).float()
     with torch.autocast("cpu", torch.bfloat16):

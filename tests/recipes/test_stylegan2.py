@@ -112,6 +112,14 @@ def test_resume_is_bit_for_bit(digits, tmp_path, settings):
         assert float(one["step augmentation_statistics"].abs().sum() + one["step augmentation_p"]) > 0
 
 
+def test_a_fixed_p_can_be_set_when_a_run_goes_on(digits, tmp_path):
+    first = Trainer(small(augment_p=0.25), data=digits)
+    train(first, 1)
+    first.save(tmp_path / "one")
+    assert float(Trainer.resume(tmp_path / "one", data=digits).adversarial_step.augment.p) == 0.25
+    assert float(Trainer.resume(tmp_path / "one", data=digits, augment_p=0.75).adversarial_step.augment.p) == 0.75
+
+
 def test_each_phase_has_its_turn_its_weight_and_its_own_update(digits):
     """R1 at steps 1, 3, 5, ... and path length at 1, 4, ...; each with its interval as weight, Adam corrected."""
     trainer = Trainer(small(lr_g=0.0025, lr_d=0.002, beta2=0.99), data=digits)
@@ -229,6 +237,9 @@ def test_auto_and_the_papers_rows():
     assert (cifar.r1, cifar.path_length, cifar.style_mixing, cifar.critic_architecture) == (3.0, 0.0, 0.0, "orig")
     assert all(getattr(cifar, f.name) is not None for f in dataclasses.fields(cifar) if f.name in ("batch", "lr_g"))
     assert recipes.get("stylegan2", config="cifar").budget.images == 100e6
+    # Published class-conditional critics have 8 mapping layers, whatever the generator has.
+    networks = cifar.networks((3, 32, 32), 10)[1]
+    assert (networks["mapping_layers"], networks["critic_mapping_layers"]) == (2, 8)
 
 
 def test_every_field_is_a_flag_with_its_help(capsys):
