@@ -60,8 +60,8 @@ def train(trainer, steps):
 
 
 def test_eight_thousand_images_bring_samples_near_the_digits_asked_for(digits):
-    """Measured after 250 steps, 11 to 15 s of one core: proxy distance 32 to 40 and 57 to 64 % of the samples read as the
-    digit asked for, over two seeds in fp32 and one in bf16; the bounds are 60 and 45 %.
+    """Measured after 250 steps, 11 to 15 s of one core: proxy distance 32 to 40, and 57 to 64 % of the samples read as
+    the digit asked for, over two seeds in fp32 and one in bf16; the bounds are 60 and 45 %.
 
     Broken versions, same measure: the critic given the next image's label 82 and 9 %, real and fake exchanged in its
     loss 228 and 10 %, sign of the generator's loss flipped 184 and 10 %, average never updated 70 and 8 %.
