@@ -60,7 +60,12 @@ def train(trainer, steps):
 
 
 def test_eight_thousand_images_bring_samples_near_the_digits_asked_for(digits):
-    """LEARNED"""
+    """Measured after 250 steps, 11 to 15 s of one core: proxy distance 32 to 40, and 57 to 64 % of the samples read as
+    the digit asked for, over two seeds in fp32 and one in bf16; the bounds are 60 and 45 %.
+
+    Broken versions, same measure: the critic given the next image's label 82 and 9 %, real and fake exchanged in its
+    loss 228 and 10 %, sign of the generator's loss flipped 184 and 10 %, average never updated 70 and 8 %.
+    """
     settings = {"channel_base": 256, "channel_max": 64, "latent_dim": 32, "w_dim": 32, "batch": 32, "conditional": True}
     settings |= {"r1": 0.1, "r1_every": 16, "path_length_every": 4, "ema_kimg": 1.0, "lr_g": 4e-3, "lr_d": 4e-3}
     settings |= {"augment_policy": "blit", "ada_kimg": 20.0, "seed": 1}
@@ -69,8 +74,8 @@ def test_eight_thousand_images_bring_samples_near_the_digits_asked_for(digits):
     samples, judge = trainer.sample(1000), extractor_for(digits)
     asked = torch.arange(1000) % 10
     real = digits.float_batch(torch.arange(len(digits)))
-    assert proxy_frechet(samples, real, judge) < 100
-    assert (judge.predictions(samples) == asked).float().mean() > 0.3
+    assert proxy_frechet(samples, real, judge) < 60
+    assert (judge.predictions(samples) == asked).float().mean() > 0.45
 
 
 def everything(trainer):
@@ -184,9 +189,8 @@ trainer.fit()
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
-    """Without the critic's minibatch deviation, the distance between both ends is below 1e-3 of the way they went.
-
-    SPREAD
+    """Without the critic's minibatch deviation, the distance between both ends is below 1e-4 of the way they went
+    (measured: 5e-6), and so are p and the mean path length.
     """
     recipe = small(steps=20, mbstd_group=0, augment_policy="bgc", evaluation_samples=0)
     start = Trainer(recipe)
@@ -205,12 +209,12 @@ def test_two_processes_equal_one(tmp_path):
     for name in ("augmentation_p", "path_length_mean", "augmentation_r"):
         a, b = one.tensors["random"][name], two.tensors["random"][name]
         assert float(a) != 0
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=0)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=0)
     for network in ("generator", "critic"):
         first, second, origin = one.tensors[network], two.tensors[network], begin[network]
         gone = sum((first[k] - origin[k]).double().square().sum() for k in origin)
         apart = sum((first[k] - second[k]).double().square().sum() for k in origin)
-        assert apart.sqrt() < 1e-3 * gone.sqrt(), f"{network}: {float(apart.sqrt() / gone.sqrt())}"
+        assert apart.sqrt() < 1e-4 * gone.sqrt(), f"{network}: {float(apart.sqrt() / gone.sqrt())}"
 
 
 def test_auto_and_the_papers_rows():
