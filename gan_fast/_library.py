@@ -14,19 +14,12 @@ import torch
 from torch import Tensor
 
 from gan_fast.reference import adversarial_loss as adversarial
-from gan_fast.reference import bias_act, softplus
-from gan_fast.reference import binary_cross_entropy as bce
-from gan_fast.reference import gradient_penalty as penalty
-from gan_fast.reference import l1_distance as l1
 from gan_fast.reference import bias_act, filtered_lrelu, softplus, upfirdn2d
 from gan_fast.reference import binary_cross_entropy as bce
 from gan_fast.reference import gradient_penalty as penalty
 from gan_fast.reference import l1_distance as l1
 from gan_fast.reference import modulated_convolution as modulated
 from gan_fast.triton import serve
-from gan_fast.reference import filtered_lrelu, softplus
-from gan_fast.reference import gradient_penalty as penalty
-from gan_fast.reference import l1_distance as l1
 
 # A Library object that is not kept loses its kernels.
 _library = torch.library.Library("gan_fast", "IMPL")

@@ -53,7 +53,7 @@ MODULATED = (
 )
 
 # Layers whose values torch computes on every device, and whose gradients to any order are put together in C++.
-LEAN = ("convolution", "linear", "leaky_relu", "avg_pool", "max_pool")
+LEAN = ("convolution", "linear", "leaky_relu", "avg_pool", "max_pool", "grid_sample")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +86,8 @@ def serving() -> list[Serving]:
         rows.append(Serving(op, "cuda", *_modulated()))
         rows.append(Serving(op, "other", "shared convolution", "kernels are for CUDA; plain PyTorch elsewhere"))
     rows += [Serving(op, "any", "torch's own products", "gan_fast is the gradients around them") for op in LEAN]
+    rows.append(Serving("conv2d_resample", "any", "composed", "convolution and upfirdn2d in the cheapest order"))
+    rows.append(Serving("modulated_conv2d", "cpu", "composed", "one shared convolution between two passes of bias_act"))
     return rows
 
 
@@ -218,6 +220,13 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
         return y.square().mean(dtype=torch.promote_types(x.dtype, torch.float32))
 
     yield "modulated convolution", modulated, [real, draw(5, 3, 3, 3), draw(7, 3) / 4 + 1]
+    binomial = ops.setup_filter([1, 3, 3, 1], device)
+
+    def layers(x: Tensor, up: Tensor, down: Tensor, styles: Tensor) -> Tensor:
+        x = ops.modulated_conv2d(x, up / 4, styles, None, 2, 1, 1, binomial, flip_weight=False, act="lrelu")
+        return ops.conv2d_resample(x, down / 16, binomial, 1, 2, 1).square().mean()
+
+    yield "resampled convolutions", layers, [draw(3, 5, 7, 6), draw(4, 5, 3, 3), draw(6, 4, 3, 3), draw(3, 5) / 4 + 1]
     yield from _bias_act_cases(draw)
     yield from _resampling_cases(draw, device)
 
@@ -245,7 +254,7 @@ def _bias_act_cases(draw: Callable[..., Tensor]) -> Iterator[tuple[str, Callable
 def _resampling_cases(
     draw: Callable[..., Tensor], device: str
 ) -> Iterator[tuple[str, Callable[..., Tensor], list[Tensor]]]:
-    """Up, down, filters of several lengths, both memory orders, and filtered_lrelu."""
+    """Up, down, filters of several lengths, both memory orders, filtered_lrelu, and sampling."""
     real = draw(7, 1, 13, 11)
     binomial, long = ops.setup_filter([1, 3, 3, 1], device), ops.setup_filter([1.0, 2.0] * 6, device)
     matrix = torch.arange(1.0, 16.0).view(3, 5).to(device) / 40
@@ -257,7 +266,7 @@ def _resampling_cases(
         ("upfirdn2d, any", lambda x: ops.upfirdn2d(x, matrix, up=[2, 3], down=[3, 2], padding=[4, -1, 2, 3])),
     ):
         yield name, lambda x, f=resample: f(x).square().mean(), [real]
-        images = real.view(1, 7, 13, 11).contiguous(memory_format=torch.channels_last)
+        images = draw(1, 8, 7, 11).contiguous(memory_format=torch.channels_last)
         yield f"{name}, channels_last", lambda x, f=resample: f(x).square().mean(), [images]
 
     def filtered(x: Tensor) -> Tensor:
@@ -266,6 +275,13 @@ def _resampling_cases(
         return y.mean(dtype=torch.promote_types(x.dtype, torch.float32))
 
     yield "filtered lrelu", filtered, [real]
+
+    def turned(x: Tensor) -> Tensor:
+        turn = torch.tensor([[0.8, 0.6, 0.1], [-0.6, 0.8, 0.0]]).expand(len(x), 2, 3)
+        grid = torch.nn.functional.affine_grid(turn, list(x.shape), align_corners=False).to(x.device)
+        return ops.grid_sample(x, grid).mean(dtype=torch.promote_types(x.dtype, torch.float32))
+
+    yield "grid sample", turned, [real]
 
 
 def check() -> list[Check]:

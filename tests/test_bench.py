@@ -78,6 +78,7 @@ def test_the_promised_cases_are_there():
         for layout in ("nchw", "channels_last"):
             assert {f"critic_step/r1_r2/{critic}/{layout}", f"critic_step/r1_phase/{critic}/{layout}"} <= names
     assert {"critic_step/r1_r2/r3gan/channels_last/bfloat16", "critic_step/wgan_gp/dcgan/channels_last"} <= names
+    assert {"filtered_lrelu/forward/1048576", "filtered_lrelu/forward+backward/1048576"} <= names
     assert len(names) == len(all_cases())
 
 

@@ -14,12 +14,8 @@
 #include <torch/library.h>
 
 #include "bias_act/bias_act_host.h"
-#include "bias_act/bias_act_job.h"
-#include "common/cpu/isa.h"
 
 namespace gan_fast {
-
-GAN_FAST_CPU_KERNEL(bias_act_tasks, void, (const BiasActJob& job, long long first, long long last))
 
 namespace {
 
@@ -96,116 +92,6 @@ FiveTensors call_double_backward(
 
 // ---- CPU
 
-constexpr int64_t kTaskElements = 16384;  // below this waking a thread costs more than it saves
-
-BiasActJob job_of(const BiasActPass& pass, const BiasActCall& call) {
-  const BiasActView& view = pass.view;
-  BiasActJob job{};
-  job.storage = storage_code(pass.like.scalar_type());
-  job.order = pass.order;
-  job.planar = view.planar;
-  job.numbers = call.numbers;
-  job.samples = view.samples;
-  job.channels = view.channels;
-  job.pixels = view.pixels;
-  const auto pointer = [](const Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; };
-  job.v = pointer(pass.v);
-  job.x = pointer(pass.x);
-  job.y = pointer(pass.y);
-  job.t = pointer(pass.t);
-  job.out = pass.out.pointer();
-  job.out2 = pass.out2.pointer();
-  job.scale = pass.scale.pointer();
-  job.bias = pass.bias.pointer();
-  job.noise = pass.noise.pointer();
-  job.tscale = pass.tscale.pointer();
-  job.tbias = pass.tbias.pointer();
-  job.tnoise = pass.tnoise.pointer();
-  job.scale_stride = pass.scale.stride;
-  job.noise_stride = pass.noise.stride;
-  job.tscale_stride = pass.tscale.stride;
-  job.tnoise_stride = pass.tnoise.stride;
-  job.reads_tscale = pass.reads_tscale;
-  return job;
-}
-
-// The sums over chunks, and over samples too unless `by_sample`, in double and in a fixed order.
-template <class T>
-void add_up(const Tensor& sums, const BiasActJob& job, bool by_sample, std::vector<double>& out) {
-  const T* p = sums.const_data_ptr<T>();
-  const int64_t chunks = job.chunks();
-  out.assign((by_sample ? job.samples : 1) * job.channels, 0);
-  for (int64_t n = 0; n < job.samples; ++n) {
-    double* row = out.data() + (by_sample ? n * job.channels : 0);
-    if (job.planar) {
-      for (int64_t c = 0; c < job.channels; ++c) {
-        for (int64_t k = 0; k < chunks; ++k) row[c] += *p++;
-      }
-    } else {
-      for (int64_t k = 0; k < chunks; ++k) {
-        for (int64_t c = 0; c < job.channels; ++c) row[c] += *p++;
-      }
-    }
-  }
-}
-
-Tensor channel_gradient(const Tensor& sums, const BiasActJob& job, const Tensor& like) {
-  std::vector<double> total;
-  const bool by_sample = like.dim() == 2;
-  sums.scalar_type() == at::kDouble ? add_up<double>(sums, job, by_sample, total) : add_up<float>(sums, job, by_sample, total);
-  const Tensor wide = at::from_blob(total.data(), like.sizes(), at::kDouble);
-  return at::empty_like(like, at::MemoryFormat::Contiguous).copy_(wide);
-}
-
-template <class T>
-void add_samples(const Tensor& sums, const Tensor& out) {
-  const int64_t samples = sums.size(0), pixels = sums.size(1);
-  const T* p = sums.const_data_ptr<T>();
-  T* total = out.mutable_data_ptr<T>();
-  for (int64_t i = 0; i < pixels; ++i) {
-    double sum = 0;
-    for (int64_t n = 0; n < samples; ++n) sum += p[n * pixels + i];
-    total[i] = static_cast<T>(sum);
-  }
-}
-
-// [samples, pixels] in the shape and dtype of the noise.
-Tensor noise_gradient(const Tensor& sums, const Tensor& like) {
-  Tensor total = sums;
-  if (like.numel() != sums.numel()) {
-    total = at::empty({sums.size(1)}, sums.options());
-    sums.scalar_type() == at::kDouble ? add_samples<double>(sums, total) : add_samples<float>(sums, total);
-  }
-  return total.reshape(like.sizes()).to(like.scalar_type());
-}
-
-// Runs the pass and returns db, dscale, dnoise where wanted.
-std::array<Tensor, 3> run(const BiasActPass& pass, const BiasActCall& call, const std::array<bool, 3>& wanted) {
-  BiasActJob job = job_of(pass, call);
-  // A gradient of the noise is summed over channels while it stays in the first cache.
-  job.chunk = job.planar ? (wanted[2] ? 1024 : 4096) : std::max<int64_t>(kTaskElements / std::max<int64_t>(job.channels, 1) / 4 * 4, 4);
-  std::array<Tensor, 3> sums;
-  for (int i = 0; i < 2; ++i) {
-    if (wanted[i]) sums[i] = at::empty({job.samples * job.chunks() * job.channels}, pass.wide);
-  }
-  if (wanted[2]) {
-    sums[2] = job.channels > 0 ? at::empty({job.samples, job.pixels}, pass.wide) : at::zeros({job.samples, job.pixels}, pass.wide);
-  }
-  const auto pointer = [](const Tensor& t) { return t.defined() ? t.mutable_data_ptr() : nullptr; };
-  job.sums = pointer(sums[0]);
-  job.scale_sums = pointer(sums[1]);
-  job.noise_sums = pointer(sums[2]);
-  const int64_t tasks = job.tasks(), elements = pass.like.numel();
-  if (elements > 0) {
-    const auto kernel = bias_act_tasks_kernel();
-    const int64_t grain = std::max<int64_t>(1, kTaskElements * tasks / elements);
-    at::parallel_for(0, tasks, grain, [&](int64_t first, int64_t last) { kernel(job, first, last); });
-  }
-  return {
-      wanted[0] ? channel_gradient(sums[0], job, call.b) : Tensor(), wanted[1] ? channel_gradient(sums[1], job, call.scale) : Tensor(),
-      wanted[2] ? noise_gradient(sums[2], call.noise) : Tensor()};
-}
-
 Tensor or_nothing(Tensor t, const Tensor& dy) {
   return t.defined() ? std::move(t) : at::empty({0}, dy.options().memory_format(std::nullopt));
 }
@@ -216,7 +102,7 @@ Tensor forward_cpu(
   BiasActCall call(x, {}, b, scale, noise, dim, act, alpha, gain, clamp);
   check_bias_act(x, call);
   const BiasActPass pass = BiasActPass::forward(call);
-  run(pass, call, {});
+  run_bias_act_on_cpu(pass, call, {});
   return pass.out.finish(x);
 }
 
@@ -226,7 +112,7 @@ FourTensors backward_cpu(
   BiasActCall call(x, y, b, scale, noise, dim, act, alpha, gain, clamp);
   check_bias_act_backward(dy, call, wanted[2]);
   const BiasActPass pass = BiasActPass::backward(dy, call, wanted);
-  auto [db, dscale, dnoise] = run(pass, call, {wanted[1], wanted[2], wanted[3]});
+  auto [db, dscale, dnoise] = run_bias_act_on_cpu(pass, call, {wanted[1], wanted[2], wanted[3]});
   return {pass.out.finish(or_nothing({}, dy)), or_nothing(db, dy), or_nothing(dscale, dy), or_nothing(dnoise, dy)};
 }
 
@@ -236,7 +122,7 @@ ThreeTensors backward_in_place_cpu(
   BiasActCall call(x, y, b, scale, noise, dim, act, alpha, gain, clamp);
   check_bias_act_backward(dy, call, wanted[2]);
   const BiasActPass pass = BiasActPass::backward(dy, call, wanted, true);
-  auto [db, dscale, dnoise] = run(pass, call, {wanted[1], wanted[2], wanted[3]});
+  auto [db, dscale, dnoise] = run_bias_act_on_cpu(pass, call, {wanted[1], wanted[2], wanted[3]});
   pass.out.finish(dy);
   return {or_nothing(db, dy), or_nothing(dscale, dy), or_nothing(dnoise, dy)};
 }
@@ -250,7 +136,7 @@ FiveTensors double_backward_cpu(
   check_bias_act_backward(dy, call, t[2].defined());
   check_cotangents(t, dy, call);
   const BiasActPass pass = BiasActPass::double_backward(t, dy, call, wanted);
-  auto [db, dscale, dnoise] = run(pass, call, {wanted[2], wanted[3], wanted[4]});
+  auto [db, dscale, dnoise] = run_bias_act_on_cpu(pass, call, {wanted[2], wanted[3], wanted[4]});
   const Tensor nothing = or_nothing({}, dy);
   return {pass.out.finish(nothing), pass.out2.finish(or_nothing({}, dy)), or_nothing(db, dy), or_nothing(dscale, dy), or_nothing(dnoise, dy)};
 }
@@ -323,10 +209,14 @@ Given given_of(const variable_list& saved) {
   return {saved[0], saved[1].defined() ? saved[1].detach() : Tensor(), saved[2], saved[3], saved[4]};
 }
 
-// Whether nobody else sees dy, so that dx may take its memory: warm, and an activation less at the peak.
-bool is_ours(const Tensor& dy) {
-  return !at::GradMode::is_enabled() && dy.use_count() == 1 && !at::isTensorSubclassLike(dy) && dy.has_storage() &&
-      dy.storage().use_count() == 1 && dy.is_non_overlapping_and_dense();
+// Whether nobody else sees dy and it lies as dx would, so that dx may take its memory: warm, and an activation less at the peak.
+bool may_be_overwritten(const Tensor& dy, const Given& given) {
+  if (at::GradMode::is_enabled() || dy.use_count() != 1 || at::isTensorSubclassLike(dy) || !dy.has_storage() ||
+      dy.storage().use_count() != 1 || !dy.is_non_overlapping_and_dense()) {
+    return false;
+  }
+  const Tensor& like = given.y.defined() ? given.y : given.x;
+  return !like.defined() || like.strides() == dy.strides();
 }
 
 // needs_input_grad counts edges, and an absent tensor has none.
@@ -425,7 +315,7 @@ struct BiasAct : torch::autograd::Function<BiasAct> {
       read.x = Tensor();
     }
     const Wanted4 wanted = {to_x, to_b, to_scale, to_noise};
-    auto [dx, db, dscale, dnoise] = to_x && is_ours(grads[0]) ? call_backward_in_place(grads[0], read, p, wanted)
+    auto [dx, db, dscale, dnoise] = to_x && may_be_overwritten(grads[0], read) ? call_backward_in_place(grads[0], read, p, wanted)
                                                               : call_backward(grads[0], read, p, wanted);
     if (to_x) out[0] = dx;
     if (to_b) out[1] = db;

@@ -49,13 +49,18 @@ GAN_FAST_HD double slope_below(const BiasActNumbers& p) {
   return p.act == (int)Activation::Linear ? 1 : p.act == (int)Activation::Relu ? 0 : p.alpha;
 }
 
+// Not every compiler of this file has a name for it.
+GAN_FAST_HD double infinity() {
+  const double zero = 0;
+  return 1 / zero;
+}
 // Beyond every number where there is no clamp.
 GAN_FAST_HD double limit_of(const BiasActNumbers& p) {
-  return p.clamp >= 0 ? p.clamp : (double)__builtin_inff();
+  return p.clamp >= 0 ? p.clamp : infinity();
 }
-// Never reached where there is no clamp, not even by infinity.
+// NaN where there is no clamp: not even infinity reaches it.
 GAN_FAST_HD double bound_of(const BiasActNumbers& p) {
-  return p.clamp >= 0 ? p.clamp : (double)__builtin_nanf("");
+  return p.clamp >= 0 ? p.clamp : infinity() - infinity();
 }
 
 template <class M>

@@ -89,6 +89,9 @@ struct BiasActPass {
   BiasActParameter of_pixels(const Tensor& v) const;
 };
 
+// Runs the pass and returns db, dscale, dnoise where wanted.
+std::array<Tensor, 3> run_bias_act_on_cpu(const BiasActPass& pass, const BiasActCall& call, const std::array<bool, 3>& wanted);
+
 // (ddy, dx, db, dscale, dnoise) put together from aten's differentiable functions: what third and higher orders go through.
 FiveTensors differentiable_double_backward(
     const std::array<Tensor, 4>& cotangents, const Tensor& dy, const BiasActCall& call, const std::array<bool, 5>& wanted);

@@ -21,7 +21,7 @@ struct FilteredLreluArguments {
   int in_w, in_h, t_w, t_h;
   int hu_count, hd_count;
   int hd_at, in_at, a_at, t_at, b_at;  // elements; hu is at 0
-  int up_shift, down_shift, phase_shift;  // log2 of the factors, or -1
+  int up_shift, phase_shift;  // log2 of up and of phases, or -1
 };
 
 }  // namespace gan_fast::cuda

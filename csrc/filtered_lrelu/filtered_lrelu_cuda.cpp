@@ -53,7 +53,6 @@ void run_cuda(const HeldPass& h) {
   a.pass = h.pass;
   const FilterPass& p = a.pass;
   a.up_shift = log2_or_none(p.up);
-  a.down_shift = log2_or_none(p.down);
   a.phase_shift = log2_or_none(p.phases);
   for (const FilterAxis& axis : {p.horizontal, p.vertical}) {
     TORCH_CHECK_VALUE(

@@ -3,6 +3,8 @@
 #include <limits>
 #include <numeric>
 
+#include "common/huge_pages.h"
+
 namespace gan_fast {
 namespace {
 
@@ -57,7 +59,7 @@ HeldPass pass_of(const Tensor& x, at::MemoryFormat format, const FilterAxis& ver
   HeldPass h{};
   FilterPass& p = h.pass;
   h.x = x.contiguous(format);
-  h.y = at::empty({x.size(0), x.size(1), vertical.out, horizontal.out}, x.options(), format);
+  h.y = in_huge_pages(at::empty({x.size(0), x.size(1), vertical.out, horizontal.out}, x.options(), format));
   p.x = h.x.const_data_ptr();
   p.y = h.y.mutable_data_ptr();
   p.vertical = vertical;

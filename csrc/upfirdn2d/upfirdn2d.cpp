@@ -14,6 +14,7 @@
 
 #include "common/bilinear.h"
 #include "common/cpu/isa.h"
+#include "common/huge_pages.h"
 #include "upfirdn2d/upfirdn2d_host.h"
 #include "upfirdn2d/upfirdn2d_rows.h"
 
@@ -100,7 +101,7 @@ Taps taps_of(const OptionalTensor& f, bool flip_filter, double gain, bool exact)
 
 // ---- CPU: phases and tiles
 
-// The arrays behind a UpfirdnAxis; T is the accumulation type. The filter has `matrices` rows of `taps` numbers.
+// The arrays behind a UpfirdnAxis; T is the accumulation type. `taps` holds one row of n numbers, or one after the other several.
 template <class T>
 struct Axis {
   std::vector<long long> first;
@@ -145,9 +146,9 @@ struct Axis {
   Axis(const Axis&) = delete;
 };
 
-constexpr long long kTileBytes = 16384;      // the blended row of a tile: half of a small first-level cache
-constexpr long long kSlack = 128;            // numbers that vectors may read and write past the end of a part of the scratch memory
-constexpr long long kGrainNumbers = 16384;   // below this waking a thread costs more than it saves
+constexpr long long kTileBytes = 8192;      // the blended row of a tile: with the rows it is made of it fits in the first-level cache
+constexpr long long kSlack = 128;           // numbers that vectors may read and write past the end of a part of the scratch memory
+constexpr long long kGrainNumbers = 16384;  // below this waking a thread costs more than it saves
 
 // Chooses tiles and lays out the scratch memory.
 template <class T>
@@ -214,7 +215,7 @@ Tensor forward_cpu(
     bool flip_filter, double gain) {
   check_upfirdn2d(x, f, up, down, c10::fromIntArrayRefSlow(before), c10::fromIntArrayRefSlow(size));
   check_result(f, before, size);
-  const Tensor y = empty_result(x, c10::fromIntArrayRefSlow(size));
+  const Tensor y = in_huge_pages(empty_result(x, c10::fromIntArrayRefSlow(size)));
   if (y.numel() == 0) {
     return y;
   }

@@ -243,8 +243,13 @@ void rows_of_plane(const UpfirdnRows& a, long long plane, long long begin, long 
     const long long n = last > inside ? (last - inside) * a.inner : 0;
     std::memset(row, 0, a.tile_in * a.inner * sizeof(T));
     T* const blended = row + (inside - first) * a.inner;
-    for (long long o = begin; o < end; ++o) {
-      const long long r = o % v.phases, top = o / v.phases * v.step + v.first[r];
+    long long r = begin % v.phases, start = begin / v.phases * v.step;  // of row o = j P + r: r and j D
+    for (long long o = begin; o < end; ++o, ++r) {
+      if (r == v.phases) {
+        r = 0;
+        start += v.step;
+      }
+      const long long top = start + v.first[r];
       const int above = top < 0 ? (top < -v.count[r] ? v.count[r] : static_cast<int>(-top)) : 0;
       const long long below = a.in_height - top;
       const int stop = below < v.count[r] ? (below < 0 ? 0 : static_cast<int>(below)) : v.count[r];

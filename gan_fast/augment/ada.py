@@ -53,11 +53,11 @@ class ADA(nn.Module):
         augment = ADA("bgc", p=0.2)
         logits = critic(augment(images, generator=stream))
 
-    Computed in fp32 (fp64 for fp64 images), returned in the images' dtype and on their device. Differentiable to any order with respect to the
-    images (linear in them); nothing is read back from the device and no shape depends on what is drawn. At p = 0 it is
-    the identity up to rounding. Sizes from 8 pixels, square or not; 3 channels, or 1, which counts as three equal ones;
-    any number without colour transforms. For each transform in the order of the table above, [N] uniform numbers
-    choose the images, then its amounts are drawn, whatever p is.
+    Computed in fp32 (fp64 for fp64 images), returned in the images' dtype and on their device. Differentiable to any
+    order with respect to the images (linear in them); nothing is read back from the device and no shape depends on what
+    is drawn. At p = 0 it is the identity up to rounding. Sizes from 8 pixels, square or not; 3 channels, or 1, which
+    counts as three equal ones; any number without colour transforms. For each transform in the order of the table
+    above, [N] uniform numbers choose the images, then its amounts are drawn, whatever p is.
 
     Args:
         policy: `blit`, `geom`, `color`, `filter`, `noise`, `cutout`, `bg`, `bgc`, `bgcf`, `bgcfn`, `bgcfnc`, or names

@@ -30,7 +30,8 @@ class AdaptiveProbability:
     def __init__(self, p: Tensor, *, target: float = 0.6, kimg: float = 500.0, interval: int = 4) -> None:
         if not kimg > 0 or interval < 1:
             raise ValueError(
-                f"AdaptiveProbability got kimg={kimg} and interval={interval}, expected a positive number and at least 1"
+                f"AdaptiveProbability got kimg={kimg} and interval={interval}, expected a positive number and at "
+                "least 1"
             )
         self.p = p
         self.target, self.kimg, self.interval = target, kimg, interval

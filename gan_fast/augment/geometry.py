@@ -51,9 +51,10 @@ def _stack(*entries: Tensor) -> Tensor:
 
 
 def resample(images: Tensor, inverse: Tensor, filter_: Tensor) -> Tensor:
-    """fp32 `[N, C, H, W]` seen through `inverse` `[N, 3, 3]`: from output to input positions, in pixels from the centre.
+    """`[N, C, H, W]` seen through `inverse` `[N, 3, 3]`, which takes places in the result to places in the image.
 
-    `filter_` is `ops.setup_filter(SYM6)` on the images' device. H and W are at least 8.
+    Places are in pixels from the centre, fp32 or fp64 like the images. `filter_` is `ops.setup_filter(SYM6)` on the
+    images' device. H and W are at least 8.
     """
     height, width = images.shape[2:]
     fine = ops.upsample2d(F.pad(images, [_REFLECTED] * 4, mode="reflect"), filter_)

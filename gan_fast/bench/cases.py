@@ -17,11 +17,9 @@ from torch import Tensor
 
 from gan_fast.bench.observe import observe
 
-<<<<<<< HEAD
-Role = Literal["ours", "eager", "compiled", "copy", "separate", "no penalty", "reference", "wide reference", "other"]
-=======
-Role = Literal["ours", "eager", "compiled", "copy", "separate", "no penalty", "reference", "bilinear", "other"]
->>>>>>> stencil
+Role = Literal[
+    "ours", "eager", "compiled", "copy", "separate", "no penalty", "reference", "wide reference", "bilinear", "other"
+]
 Job = Callable[[], Sequence[Tensor]]
 COPY = "copy of as many bytes"
 
@@ -45,15 +43,10 @@ class Contender:
     """One way to do a case's job.
 
     The baselines of a ratio are the eager and the compiled ones; "separate" and "no penalty" are those of a critic step
-<<<<<<< HEAD
-    alone, "reference" is the job under `reference_mode()` and "wide reference" that in float32 beside a bfloat16 job;
-    an "other" is timed for comparison. `check` takes the place of the comparison with the case's truth: it
-=======
-    alone, "reference" is gan_fast's own plain PyTorch, "bilinear" torch's interpolation to the same size, and an
-    "other" is timed for comparison. `check` takes the place of the comparison with the case's truth: it
->>>>>>> stencil
-    returns the error found, or raises `WrongResult`. A `slow` one takes minutes to be ready, and is left out of quick
-    rounds.
+    alone, "reference" is gan_fast's own plain PyTorch and "wide reference" that in float32 beside a bfloat16 job,
+    "bilinear" torch's interpolation to the same size, and an "other" is timed for comparison. `check` takes the place
+    of the comparison with the case's truth: it returns the error found, or raises `WrongResult`. A `slow` one takes
+    minutes to be ready, and is left out of quick rounds.
     """
 
     name: str
@@ -149,7 +142,29 @@ def _copy(traffic: int, device: torch.device) -> Contender:
 
 def all_cases() -> list[Case]:
     """Every case, smallest first within a group."""
-    from gan_fast.bench import bias_act, critic_step, dcgan, drop_in, filtered_lrelu, losses, modulated_conv2d, penalties, stylegan2, upfirdn2d
+    from gan_fast.bench import (
+        bias_act,
+        critic_step,
+        dcgan,
+        drop_in,
+        filtered_lrelu,
+        losses,
+        modulated_conv2d,
+        penalties,
+        stylegan2,
+        upfirdn2d,
+    )
 
-    kinds = (losses, drop_in, penalties, bias_act, upfirdn2d, filtered_lrelu, modulated_conv2d, critic_step, dcgan, stylegan2)
+    kinds = (
+        losses,
+        drop_in,
+        penalties,
+        bias_act,
+        upfirdn2d,
+        filtered_lrelu,
+        modulated_conv2d,
+        critic_step,
+        dcgan,
+        stylegan2,
+    )
     return [case for kind in kinds for case in kind.cases()]

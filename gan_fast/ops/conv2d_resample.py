@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -38,6 +41,12 @@ def in_autocast_dtype(*tensors: Tensor) -> list[Tensor]:
     return [t if t.dtype == torch.float64 else t.to(narrow) for t in tensors]
 
 
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Autocast off on the device of x; the meta device has none to turn off, and torch.autocast refuses it."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
 def conv2d_resample(
     x: Tensor,
     w: Tensor,
@@ -64,9 +73,9 @@ def conv2d_resample(
         flip_filter: False convolves with `f`; True correlates.
 
     Returns:
-        `[N, O, H', W']` in the dtype (under autocast in its) and the memory layout of `x`, with, for n = H and fh, kh taps,
-        H' = (n up + y0 + y1 - (fh - 1 where up > 1) - (kh - 1) - (fh - 1 where down > 1) - 1) // down + 1, where
-        y0 and y1 include the padding implied by the filter.
+        `[N, O, H', W']` in the dtype (under autocast in its) and the memory layout of `x`, with
+        H' = (H up + y0 + y1 - (fh - 1 where up > 1) - (kh - 1) - (fh - 1 where down > 1) - 1) // down + 1, where y0 and
+        y1 include what keeps the image in place: (fh + up - 1) // 2 and (fh - up) // 2, and alike for down.
 
     Raises:
         ValueError: shapes that do not fit together, or factors below 1.

@@ -20,9 +20,9 @@ Size = int | Sequence[int]
 _convolution = torch.ops.gan_fast.convolution.default
 
 
-# What these give in memory, channels last or not, is aten's choice and depends on the device. Only aten's own fakes know
-# the device: traced below the dispatcher it would be taken for the meta device, and compiled code would read the result
-# in the wrong order.
+# What these give in memory, channels last or not, is aten's choice and depends on the device. Only aten's own fakes
+# know the device: traced below the dispatcher it would be taken for the meta device, and compiled code would read the
+# result in the wrong order.
 @torch.library.register_fake("gan_fast::convolution")
 def _fake(x: Tensor, w: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
     return torch.ops.aten.convolution.default(x, w, bias, *geometry)

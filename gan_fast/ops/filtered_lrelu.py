@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gan_fast._modes import use_reference
 from gan_fast.reference import filtered_lrelu as reference
+from gan_fast.reference.upfirdn2d import taps
 
 _filtered_lrelu = torch.ops.gan_fast.filtered_lrelu.default
 
@@ -108,7 +109,7 @@ def _check(
         raise ValueError(f"filtered_lrelu got clamp={clamp}; expected a magnitude of at least 0, or None")
     height, width = reference.output_size(x, fu, fd, up, down, padding)
     if height < 1 or width < 1:
-        (uw, uh), (dw, dh) = reference.taps(fu), reference.taps(fd)
+        (uw, uh), (dw, dh) = taps(fu), taps(fd)
         raise ValueError(
             f"filtered_lrelu has no result: x of {list(x.shape[2:])}, up={up}, down={down}, padding={list(padding)} "
             f"and filters of {uh} x {uw} and {dh} x {dw} give {height} x {width} pixels; give more padding"

@@ -16,7 +16,7 @@ from torch import Tensor
 from gan_fast import triton
 from gan_fast._modes import use_reference
 from gan_fast.ops.bias_act import bias_act
-from gan_fast.ops.conv2d_resample import LEAN, check, in_autocast_dtype, layout
+from gan_fast.ops.conv2d_resample import LEAN, check, in_autocast_dtype, layout, without_autocast
 from gan_fast.reference import modulated_conv2d as reference
 from gan_fast.reference.bias_act import ACTIVATIONS
 from gan_fast.reference.conv2d_resample import Padding
@@ -81,7 +81,7 @@ def modulated_conv2d(
             x, weight, styles, noise, up, down, padding, resample_filter, demodulate, flip_weight,
             bias=bias, act=act, alpha=alpha, gain=gain, clamp=clamp, input_gain=input_gain,
         )  # fmt: skip
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         if x.dtype == torch.float16 and demodulate:
             weight, styles = reference.unit_range(weight, styles)
         d = _demodulation(styles, _squares(weight)) if demodulate else None
@@ -127,7 +127,7 @@ def modulated_conv2d_v3(
     (x,) = in_autocast_dtype(x)
     if use_reference():
         return reference.modulated_conv2d_v3(x, w, s, demodulate, padding, input_gain)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         d = None
         if demodulate:
             w, s = reference.unit_mean_square(w, s)
@@ -157,7 +157,8 @@ def _fused(
         noise = noise[None, None]
     limit = -1.0 if clamp is None else float(clamp)
     numbers = padding, act, float(alpha), float(gain), limit
-    y: Tensor = torch.ops.gan_fast.modulated_convolution(x, w.to(x.dtype), s, d, noise, bias, *numbers)
+    w = w.to(x.dtype, memory_format=torch.channels_last)  # one pass does both, and all three products want it so
+    y: Tensor = torch.ops.gan_fast.modulated_convolution(x, w, s, d, noise, bias, *numbers)
     return y
 
 

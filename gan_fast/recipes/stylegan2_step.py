@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from gan_fast.augment import ADA, AdaptiveProbability, DiffAugment
 from gan_fast.augment.draws import Draws
 from gan_fast.losses import CriticStats, NonSaturatingLoss
+from gan_fast.models.stylegan2 import Discriminator, Generator
 from gan_fast.penalties import PathLengthPenalty, fast_double_backward, r1_penalty
 from gan_fast.training import distributed
 from gan_fast.training.step import Players, StepStats
@@ -56,6 +57,7 @@ class StyleGAN2Step:
         adaptive: AdaptiveProbability | None,
         seed: int,
     ) -> None:
+        assert isinstance(players.generator, Generator) and isinstance(players.critic, Discriminator)
         self.generator, self.critic = players.generator, players.critic
         self.generator_optimizer, self.critic_optimizer = players.optimizers
         self.latents, self.machine, self.world = players.latents, players.machine, players.world
@@ -139,10 +141,12 @@ class StyleGAN2Step:
 
     def state(self) -> dict[str, Tensor]:
         saved = {"path_length_mean": self.path_length.mean, "r1_value": self._r1}
-        if isinstance(self.augment, ADA):
-            saved["augmentation_p"] = self.augment.p
-        if self.adaptive is not None:
-            saved.update(augmentation_statistics=self.adaptive.statistics, augmentation_r=self.adaptive.r)
+        if self.adaptive is not None:  # a fixed p is a setting, which may be another when the run goes on
+            saved.update(
+                augmentation_p=self.adaptive.p,
+                augmentation_statistics=self.adaptive.statistics,
+                augmentation_r=self.adaptive.r,
+            )
         return saved
 
     def figures(self) -> dict[str, Tensor]:

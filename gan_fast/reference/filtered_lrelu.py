@@ -67,7 +67,8 @@ def filtered_lrelu(
     t = _upsampled(x, fu, b, up, padding, flip_filter)
     z = F.leaky_relu(t, slope) * gain
     if clamp is not None:
-        z = z.clamp(-clamp, clamp)
+        # The derivative at the clamp itself is that of the inside; of torch.clamp it depends on the release.
+        z = torch.where(z.abs() > clamp, z.detach().clamp(-clamp, clamp), z)
     return _like(_resample(z, fd, 1, down, _NONE, flip_filter), x)
 
 

@@ -168,7 +168,7 @@ class Recipe:
         ValueError where it asks for other samples.
         """
         if len(shape) == 1:
-            has: dict[str, int | None] = {"resolution": None, "channels": None}
+            has: dict[str, Any] = {"resolution": None, "channels": None}
         else:
             has = {"resolution": shape[1], "channels": shape[0]}
         for name, value in has.items():

@@ -82,7 +82,13 @@ def precision(dtype: torch.dtype) -> str:
 
 
 def product_tile(
-    dtype: torch.dtype, samples: int, pixels: int, out_channels: int, target: Target, reduces: bool = False
+    dtype: torch.dtype,
+    samples: int,
+    pixels: int,
+    channels: int,
+    out_channels: int,
+    target: Target,
+    reduces: bool = False,
 ) -> Tile:
     """For `product`: the forward pass and the input gradient, which may reduce as it stores.
 
@@ -90,10 +96,11 @@ def product_tile(
     """
     if dtype == torch.float32 and precision(dtype) == "ieee":  # no tensor core: multiply-adds on registers
         return Tile(64, power(out_channels, 16, 64), 16, 4, 3)
-    k = 32 if dtype == torch.float32 else 64
+    k = power(channels, 16, 32 if dtype == torch.float32 else 64)
     table = [Tile(128, 128, k, 8, 3), Tile(64, 128, k, 4, 4), Tile(64, 64, k, 4, 4), Tile(64, 32, k, 4, 4)]
-    # 128 sums a thread leave registers for the forward's epilogue on sm_90 alone; elsewhere they would spill
-    if dtype != torch.float32 and target.capability[0] == 9 and not reduces:
+    # 128 sums a thread leave registers for the forward's epilogue on sm_90 alone, and for loads of whole vectors;
+    # elsewhere they would spill
+    if dtype != torch.float32 and target.capability[0] == 9 and not reduces and channels % 64 == 0:
         table.insert(0, Tile(128, 256, k, 8, 3))
     if out_channels < 128:
         table = [Tile(128, power(out_channels, 16, 64), k, 4, 4), Tile(64, power(out_channels, 16, 64), k, 4, 4)]
@@ -191,7 +198,7 @@ def product(
     n, _, height, width = x.shape
     out_height, out_width = height + 2 * padding - size + 1, width + 2 * padding - size + 1
     y = torch.empty((n, out_channels, out_height, out_width), dtype=x.dtype, device=x.device, memory_format=_LAST)
-    tile = product_tile(x.dtype, n, out_height * out_width, out_channels, target, other is not None)
+    tile = product_tile(x.dtype, n, out_height * out_width, channels, out_channels, target, other is not None)
     rows, columns = cdiv(out_height * out_width, tile.m), cdiv(out_channels, tile.n)
     partial = None if other is None else x.new_empty((n, rows, out_channels), dtype=torch.float32)
     noise, noise_sample = _noise(noise)

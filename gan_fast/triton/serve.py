@@ -1,6 +1,6 @@
 """The CUDA kernels of the `modulated_convolution` ops: for each product the implementation that `rule.py` names.
 
-float64, empty tensors, images of 2^31 numbers and more, and machines without Triton run the plain reference.
+float64, empty tensors, images of 2^31 numbers and more, and machines without Triton have the shared convolution.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def forward(
     grown = 2 * padding + 1 - w.shape[2]
     pixels = max(0, x.shape[2] + grown) * max(0, x.shape[3] + grown)
     if not _can(x, w) or not 0 < pixels * w.shape[0] < 2**31:
-        return reference.modulated_convolution(*arguments)
+        return shared.forward(*arguments)
     from gan_fast.triton import launch
 
     key = rule.key_of(
@@ -88,7 +88,7 @@ def input_gradient(
     grown = w.shape[2] - 1 - 2 * padding
     pixels = (dz.shape[2] + grown) * (dz.shape[3] + grown)
     if not _can(dz, w) or not 0 < pixels * w.shape[1] < 2**31:
-        return reference.input_gradient(*arguments)
+        return shared.input_gradient(*arguments)
     from gan_fast.triton import launch
 
     key = rule.key_of(
@@ -110,7 +110,7 @@ def weight_gradient(dz: Tensor, x: Tensor, s: Tensor | None, d: Tensor | None, s
     """`gan_fast::modulated_convolution_weight_gradient`."""
     arguments = (dz, x, s, d, size, padding)
     if not _can(dz, x):
-        return reference.weight_gradient(*arguments)
+        return shared.weight_gradient(*arguments)
     from gan_fast.triton import launch
 
     key = rule.key_of(

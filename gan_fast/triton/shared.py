@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gan_fast.ops.bias_act import bias_act
 from gan_fast.reference import modulated_convolution as reference
+from gan_fast.reference.adversarial_loss import accumulate_dtype
 from gan_fast.reference.bias_act import NAMES
 from gan_fast.reference.modulated_convolution import memory_order
 
@@ -47,9 +48,9 @@ def input_gradient(
     """dx, and ds where x is given."""
     g = F.conv_transpose2d(_scaled(dz, d), w, padding=padding)
     if x is None:
-        return _scaled(g, s).contiguous(memory_format=memory_order(dz)), dz.new_empty(0, dtype=torch.float32)
+        return _scaled(g, s).contiguous(memory_format=memory_order(dz)), dz.new_empty(0, dtype=accumulate_dtype(dz))
     # the backward of a scaling by s: s g, and the sums of g x
-    v = s if s is not None else dz.new_ones(x.shape[:2], dtype=torch.float32)
+    v = s if s is not None else dz.new_ones(x.shape[:2], dtype=accumulate_dtype(dz))
     backward = torch.ops.gan_fast.bias_act_backward.default
     dx, _, ds, _ = backward(g, x, None, None, v, None, 1, 0, 0.0, 1.0, -1.0, [True, False, True, False])
     return dx.contiguous(memory_format=memory_order(dz)), ds

@@ -144,7 +144,9 @@ def luma_flip(n, x):
 def hue(n, x):
     angle = (2 * n.gate().uniform() - 1) * math.pi
     cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-    return torch.stack([torch.einsum("ij,jhw->ihw", torch.linalg.matrix_exp(a * cross), y) for a, y in zip(angle, x)])
+    return torch.stack(
+        [torch.einsum("ij,jhw->ihw", torch.linalg.matrix_exp(a * cross), y) for a, y in zip(angle, x, strict=True)]
+    )
 
 
 def saturation(n, x):
@@ -159,7 +161,7 @@ def noise(n, x):
 
 def cutout(n, x):
     centre = n.gate().uniform(2)
-    for image, (cx, cy) in zip(x, centre.tolist()):
+    for image, (cx, cy) in zip(x, centre.tolist(), strict=True):
         for i in range(image.shape[1]):
             for j in range(image.shape[2]):
                 if abs((j + 0.5) / image.shape[2] - cx) < 0.25 and abs((i + 0.5) / image.shape[1] - cy) < 0.25:
@@ -183,7 +185,8 @@ def test_colour_noise_and_cutout(formula, channels):
 
 @pytest.mark.parametrize("band", range(4))
 def test_bands(band):
-    """Gratings cos(w x) come back with the gain that the half-band power of sym2, cos^4(w/2)(1 + 2 sin^2(w/2)), gives."""
+    """Gratings cos(w x) come back with the gains of the bands they are in, by sym2's half-band power
+    cos^4(w/2) (1 + 2 sin^2(w/2))."""
     t = 2 ** Numbers().gate().normal()
     power = torch.tensor([10.0, 1, 1, 1]) / 13
     gains = torch.ones(N, 4)

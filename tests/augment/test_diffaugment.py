@@ -22,7 +22,7 @@ def color(x, u):
 
 def translation(x, u):
     _, h, w = x.shape
-    dx, dy = (int(float(t) * (2 * (size // 8) + 1)) - size // 8 for t, size in zip(u, (w, h)))
+    dx, dy = (int(float(t) * (2 * (size // 8) + 1)) - size // 8 for t, size in zip(u, (w, h), strict=True))
     out = torch.zeros_like(x)
     for i in range(h):
         for j in range(w):
@@ -33,7 +33,7 @@ def translation(x, u):
 
 def cutout(x, u):
     _, h, w = x.shape
-    left, top = (int(float(t) * (size + 1 - (size // 2) % 2)) - size // 4 for t, size in zip(u, (w, h)))
+    left, top = (int(float(t) * (size + 1 - (size // 2) % 2)) - size // 4 for t, size in zip(u, (w, h), strict=True))
     x = x.clone()
     x[:, max(0, top) : max(0, top + h // 2), max(0, left) : max(0, left + w // 2)] = 0
     return x
@@ -45,7 +45,7 @@ def test_transforms(formula, channels):
     x = torch.rand(40, channels, 16, 24, generator=stream(1)) * 2 - 1
     u = torch.rand(40, 3 if formula is color else 2, generator=stream())
     got = DiffAugment(formula.__name__)(x, generator=stream())
-    wanted = torch.stack([formula(image, row) for image, row in zip(x, u)])
+    wanted = torch.stack([formula(image, row) for image, row in zip(x, u, strict=True)])
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(got, x)
 

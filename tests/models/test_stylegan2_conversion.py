@@ -223,6 +223,20 @@ def test_anything_else_is_refused_and_nothing_ran(tmp_path, monkeypatch, name):
     assert not mark.exists() and not (tmp_path / "out").exists()
 
 
+def test_modules_shared_over_and_over_do_not_take_for_ever(tmp_path):
+    """50^7 modules from 7 of them: one in each place of the next."""
+    shared = persistent_pickles.Persistent(torch.nn.Module(), "mark", None)
+    for _ in range(7):
+        outer = persistent_pickles.Persistent(torch.nn.Module(), "mark", None)
+        outer.meta["state"]["_modules"] = {str(i): shared for i in range(50)}
+        shared = outer
+    shared.meta["class_name"] = "Generator"
+    source = tmp_path / "network.pkl"
+    source.write_bytes(persistent_pickles.dumps({"G": shared}, 4))
+    with pytest.raises(PickleError, match="more modules"):
+        stylegan2.convert(source, tmp_path / "out")
+
+
 def test_the_canary_sings(tmp_path):
     """The hostile pickles are hostile: the ordinary loader runs them."""
     mark = tmp_path / "mark"

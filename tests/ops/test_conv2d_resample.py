@@ -68,7 +68,7 @@ def test_every_order_is_the_definition(factors, name):
     kernels = ((1, 1), (3, 3), (5, 3)) if name == "square" else ((1, 1), (3, 3))
     for kernel, flip, padding in itertools.product(kernels, (False, True), (1, [2, 1, 0, 3], [-1, 2, 1, -1])):
         images, w, groups = x(2, 4, 7, 9), x(6, 2, *kernel, seed=1), 2
-        arguments = dict(up=factors[0], down=factors[1], padding=padding, groups=groups, flip_weight=flip)
+        arguments = {"up": factors[0], "down": factors[1], "padding": padding, "groups": groups, "flip_weight": flip}
         arguments["flip_filter"] = not flip if padding == 1 else flip
         want = derivatives(lambda a, b: definition(a, b, f, **arguments), [images, w], second=False)  # noqa: B023
         for context in (reference_mode, poisoned_memory):
@@ -153,11 +153,11 @@ def test_transforms():
 
 def test_errors():
     for wrong, message in (
-        (dict(x=x(3, 4, 4)), r"\[N, I, H, W\]"),
-        (dict(w=x(4, 2, 3, 3)), "3 channels, but the weight"),
-        (dict(up=0), "up is 0"),
-        (dict(down=1.5), "down is 1.5"),
-        (dict(padding=[1, 2, 3]), "padding is"),
+        ({"x": x(3, 4, 4)}, r"\[N, I, H, W\]"),
+        ({"w": x(4, 2, 3, 3)}, "3 channels, but the weight"),
+        ({"up": 0}, "up is 0"),
+        ({"down": 1.5}, "down is 1.5"),
+        ({"padding": [1, 2, 3]}, "padding is"),
     ):
         with pytest.raises(ValueError, match=message):
             ops.conv2d_resample(**({"x": x(2, 3, 6, 6), "w": x(4, 3, 3, 3)} | wrong))

@@ -6,6 +6,7 @@ and what is compared is arithmetic and not luck at the kinks.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -242,6 +243,16 @@ def test_nothing_one_pixel_and_nan():
     x = torch.ones(1, 2, 8, 8)
     x[0, 1, 4, 4] = torch.nan
     assert s.public(x).isnan().flatten(2).any(2).tolist() == [[False, True]]
+
+
+def test_the_gradient_at_the_clamp_itself_is_that_of_the_inside():
+    found = []
+    for mode in (contextlib.nullcontext(), gan_fast.reference_mode()):
+        x = torch.tensor([-10.0, -5.0, 0.0, 1.0, 2.0]).view(1, 1, 1, 5).requires_grad_()
+        with mode:
+            ops.filtered_lrelu(x, gain=1.0, clamp=1.0).sum().backward()
+        found.append(x.grad.flatten().tolist())
+    assert found[0] == found[1] == pytest.approx([0.0, 0.2, 0.2, 1.0, 0.0])
 
 
 def test_no_mask_where_no_gradient_is_wanted():

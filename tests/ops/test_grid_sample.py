@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gan_fast import ops
-from support.checks import check_derivatives
+from support.checks import check_derivatives, check_op
 from support.reference_runner import agree
 from support.strategies import lay_out
 from support.tolerances import DTYPES
@@ -47,16 +47,52 @@ def test_against_the_formula(dtype, layout, device):
     )
 
 
+def gradient(x: Tensor, grid: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(ops.grid_sample(x, grid).pow(3).sum(), [x, grid], create_graph=True)
+
+
 def test_first_to_third_order_numerically():
     x = torch.randn(1, 2, 3, 4, dtype=torch.float64).requires_grad_()
     grid = places(1, 2, 3, dtype=torch.float64).requires_grad_()
     check_derivatives(ops.grid_sample, [x, grid])
     check_derivatives(lambda a: ops.grid_sample(a, grid.detach()), [x])
+    check_derivatives(gradient, [x, grid])
 
-    def gradient(a: Tensor) -> Tensor:
-        return torch.autograd.grad(ops.grid_sample(a, grid).square().sum(), a, create_graph=True)[0]
 
-    check_derivatives(gradient, [x])
+def test_nothing_is_computed_for_a_grid_without_gradient():
+    """R1 through an augmentation: samplings and their adjoints."""
+    x, grid = torch.randn(2, 3, 5, 5).requires_grad_(), places(2, 4, 4, dtype=torch.float32)
+    with torch.profiler.profile() as profile:
+        (g,) = torch.autograd.grad(ops.grid_sample(x, grid).square().sum(), x, create_graph=True)
+        g.square().sum().backward()
+    called = {event.name for event in profile.events()}
+    assert "gan_fast::grid_sample_input_gradient" in called
+    assert not called & {"gan_fast::grid_sample_grid_gradient", "aten::gather", "aten::scatter_add"}
+
+
+def test_opcheck_and_layouts():
+    grid = places(2, 4, 6, dtype=torch.float32)
+    for layout in ("contiguous", "channels_last"):
+        x = lay_out(torch.randn(2, 3, 5, 7), layout)
+        last = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+        assert ops.grid_sample(x, grid).is_contiguous(memory_format=last)
+        check_op(torch.ops.gan_fast.grid_sample.default, [(x.requires_grad_(), grid.clone().requires_grad_())])
+
+
+def test_compiled_with_its_gradient():
+    def step(x: Tensor, grid: Tensor) -> Tensor:
+        return ops.grid_sample(x * 2, grid)
+
+    compiled = torch.compile(step, fullgraph=True, dynamic=True, backend="aot_eager")
+    for n in (2, 3):
+        results = []
+        for f in (compiled, step):
+            x = torch.linspace(-1, 1, n * 24).view(n, 2, 3, 4).requires_grad_()
+            grid = places(n, n, 5, dtype=torch.float32).requires_grad_()
+            y = f(x, grid)
+            results.append((y, *torch.autograd.grad(y.square().sum(), [x, grid])))
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b)
 
 
 def test_a_narrow_image_keeps_a_wide_grid():

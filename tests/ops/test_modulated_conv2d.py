@@ -1,4 +1,4 @@
-"""`ops.modulated_conv2d` and `modulated_conv2d_v3`: the shared convolution against per-sample weights, to second order."""
+"""`ops.modulated_conv2d` and its StyleGAN3 form: the shared convolution against per-sample weights, to second order."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def test_both_are_the_paper_to_second_order(factors, memory_format):
 
 @pytest.mark.parametrize("act", ["linear", "lrelu", "swish"])
 def test_the_whole_layer_is_its_parts(act):
-    """Bias, noise of one plane, activation, gain, clamp and the input's gain in the same call, and one after another."""
+    """Bias, noise of one plane, activation, gain, clamp and input gain in the same call, and one after another."""
     inputs = [x(3, 4, 6, 5), x(5, 4, 3, 3, seed=1), x(3, 4, seed=2), x(12, 10, seed=3), x(5, seed=4), x(4, seed=5)]
-    rest = dict(act=act, alpha=0.3, gain=1.7, clamp=1.5)
+    rest = {"act": act, "alpha": 0.3, "gain": 1.7, "clamp": 1.5}
 
     def parts(images, weight, styles, noise, bias, gain):
         y = formula(images * gain[:, None, None], weight, styles, None, 2, 1, 1, F4)
@@ -244,6 +244,16 @@ def test_compiled_whole_at_any_size():
         got = derivatives(compiled, inputs, second=False, poisoned=False)
         want = derivatives(layer, inputs, second=False)
         same([*got.values, *got.gradients], [*want.values, *want.gradients])
+
+
+@pytest.mark.parametrize("up", [1, 2])
+def test_shapes_on_the_meta_device(up):
+    images, weight, styles, f = (t.to("meta").requires_grad_() for t in (x(2, 3, 4, 5), x(4, 3, 3, 3), x(2, 3), F4))
+    y = ops.modulated_conv2d(images, weight, styles, up=up, padding=1, resample_filter=f.detach())
+    assert y.is_meta and y.shape == (2, 4, 4 * up, 5 * up)
+    y.sum().backward()
+    assert images.grad is not None and images.grad.shape == images.shape
+    assert ops.modulated_conv2d_v3(images, weight, styles, padding=1).shape == (2, 4, 4, 5)
 
 
 def test_autocast_narrows_the_image_alone():

@@ -1,4 +1,4 @@
-"""The stylegan2 recipe: its phases and their corrections, state, several processes, what it refuses, and that it learns."""
+"""The stylegan2 recipe: its phases and corrections, its state, several processes, what it refuses, that it learns."""
 
 from __future__ import annotations
 
@@ -59,18 +59,23 @@ def train(trainer, steps):
         trainer.step(trainer.feed.next())
 
 
-def test_fifteen_seconds_bring_samples_near_the_digits_asked_for(digits):
-    """LEARNED"""
+def test_eight_thousand_images_bring_samples_near_the_digits_asked_for(digits):
+    """Measured after 250 steps, 11 to 15 s of one core: proxy distance 32 to 40, and 57 to 64 % of the samples read as
+    the digit asked for, over two seeds in fp32 and one in bf16; the bounds are 60 and 45 %.
+
+    Broken versions, same measure: the critic given the next image's label 82 and 9 %, real and fake exchanged in its
+    loss 228 and 10 %, sign of the generator's loss flipped 184 and 10 %, average never updated 70 and 8 %.
+    """
     settings = {"channel_base": 256, "channel_max": 64, "latent_dim": 32, "w_dim": 32, "batch": 32, "conditional": True}
     settings |= {"r1": 0.1, "r1_every": 16, "path_length_every": 4, "ema_kimg": 1.0, "lr_g": 4e-3, "lr_d": 4e-3}
     settings |= {"augment_policy": "blit", "ada_kimg": 20.0, "seed": 1}
     trainer = Trainer(small(**settings), data=digits)
-    train(trainer, 150)
+    train(trainer, 250)
     samples, judge = trainer.sample(1000), extractor_for(digits)
     asked = torch.arange(1000) % 10
     real = digits.float_batch(torch.arange(len(digits)))
-    assert proxy_frechet(samples, real, judge) < 90
-    assert (judge.predictions(samples) == asked).float().mean() > 0.3
+    assert proxy_frechet(samples, real, judge) < 60
+    assert (judge.predictions(samples) == asked).float().mean() > 0.45
 
 
 def everything(trainer):
@@ -105,6 +110,14 @@ def test_resume_is_bit_for_bit(digits, tmp_path, settings):
     assert float(one["step path_length_mean"]) > 0
     if settings.get("augment") != "diffaugment":
         assert float(one["step augmentation_statistics"].abs().sum() + one["step augmentation_p"]) > 0
+
+
+def test_a_fixed_p_can_be_set_when_a_run_goes_on(digits, tmp_path):
+    first = Trainer(small(augment_p=0.25), data=digits)
+    train(first, 1)
+    first.save(tmp_path / "one")
+    assert float(Trainer.resume(tmp_path / "one", data=digits).adversarial_step.augment.p) == 0.25
+    assert float(Trainer.resume(tmp_path / "one", data=digits, augment_p=0.75).adversarial_step.augment.p) == 0.75
 
 
 def test_each_phase_has_its_turn_its_weight_and_its_own_update(digits):
@@ -176,9 +189,8 @@ trainer.fit()
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
-    """Without the critic's minibatch deviation, the distance between both ends is below 1e-3 of the way they went.
-
-    SPREAD
+    """Without the critic's minibatch deviation, the distance between both ends is below 1e-4 of the way they went
+    (measured: 5e-6), and so are p and the mean path length.
     """
     recipe = small(steps=20, mbstd_group=0, augment_policy="bgc", evaluation_samples=0)
     start = Trainer(recipe)
@@ -197,12 +209,12 @@ def test_two_processes_equal_one(tmp_path):
     for name in ("augmentation_p", "path_length_mean", "augmentation_r"):
         a, b = one.tensors["random"][name], two.tensors["random"][name]
         assert float(a) != 0
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=0)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=0)
     for network in ("generator", "critic"):
         first, second, origin = one.tensors[network], two.tensors[network], begin[network]
         gone = sum((first[k] - origin[k]).double().square().sum() for k in origin)
         apart = sum((first[k] - second[k]).double().square().sum() for k in origin)
-        assert apart.sqrt() < 1e-3 * gone.sqrt(), f"{network}: {float(apart.sqrt() / gone.sqrt())}"
+        assert apart.sqrt() < 1e-4 * gone.sqrt(), f"{network}: {float(apart.sqrt() / gone.sqrt())}"
 
 
 def test_auto_and_the_papers_rows():
@@ -225,6 +237,9 @@ def test_auto_and_the_papers_rows():
     assert (cifar.r1, cifar.path_length, cifar.style_mixing, cifar.critic_architecture) == (3.0, 0.0, 0.0, "orig")
     assert all(getattr(cifar, f.name) is not None for f in dataclasses.fields(cifar) if f.name in ("batch", "lr_g"))
     assert recipes.get("stylegan2", config="cifar").budget.images == 100e6
+    # Published class-conditional critics have 8 mapping layers, whatever the generator has.
+    networks = cifar.networks((3, 32, 32), 10)[1]
+    assert (networks["mapping_layers"], networks["critic_mapping_layers"]) == (2, 8)
 
 
 def test_every_field_is_a_flag_with_its_help(capsys):
@@ -286,7 +301,7 @@ def test_a_run_begins_from_converted_weights(digits, tmp_path):
     Trainer.resume(tmp_path / "run", data=digits)
     hidden.rename(folder)
     stylegan2.weights.save(folder / "G_ema.safetensors", trainer.generator)
-    with pytest.raises(ValueError, match="do not fit this run's networks: .* use the same resolution"):
+    with pytest.raises(ValueError, match=r"do not fit this run's networks: .* use the same resolution"):
         Trainer(small(init_from=str(folder / "G_ema.safetensors"), w_dim=32), data=digits)
 
 

@@ -133,7 +133,7 @@ class Arguments(ctypes.Structure):
         *((name, ctypes.c_longlong) for name in ("tiles_x", "tiles_y")),
         *((name, ctypes.c_int) for name in ("tile_w", "tile_h", "in_w", "in_h", "t_w", "t_h", "hu_count", "hd_count")),
         *((name, ctypes.c_int) for name in ("hd_at", "in_at", "a_at", "t_at", "b_at")),
-        *((name, ctypes.c_int) for name in ("up_shift", "down_shift", "phase_shift")),
+        *((name, ctypes.c_int) for name in ("up_shift", "phase_shift")),
     ]
 
 
@@ -166,7 +166,7 @@ def launch(variant: str, dtype: type, matrix: bool, use: int, channels_last: boo
             matrix, matrix, 1, channels_last,
         ),
         2, 2, TILE, TILE, in_w, in_h, t_w, t_h, count, count,
-        count, second if matrix else t_at, second, t_at, second, 1, 1, 1,
+        count, second if matrix else t_at, second, t_at, second, 1, 1,
     )  # fmt: skip
     names = emulated.kernel_names(emulated.CSRC / "filtered_lrelu" / "filtered_lrelu.cu")
     program = simt.build("csrc/filtered_lrelu/filtered_lrelu.cu", names, variant)

@@ -88,7 +88,7 @@ def test_machine_follows_its_rule(monkeypatch):
         monkeypatch.setattr(machine, "has_bf16_tiles", lambda tiles=tiles: tiles)
         assert machine.choose(cpu) == machine.Machine(cpu, precision, True)
     assert machine.choose(cpu, "bf16", channels_last=False) == machine.Machine(cpu, "bf16", False)
-    with pytest.raises(ValueError, match="precision must be one of auto, fp32, bf16, got 'fp8'"):
+    with pytest.raises(ValueError, match="precision must be one of auto, fp32, bf16, fp16, got 'fp8'"):
         machine.choose(cpu, "fp8")
     with pytest.raises(ValueError, match="device must be auto, cpu"):
         machine.choose_device("gpu0")

@@ -136,7 +136,7 @@ def test_batches_share_an_entry_up_to_the_next_power_of_two() -> None:
     ]  # fmt: skip
 
 
-def test_a_call_that_the_kernels_cannot_take_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_the_kernels_cannot_take_is_the_shared_convolution() -> None:
     """CPU tensors stand for a card without Triton; float64 and empty batches do not even ask."""
     x, w = torch.randn(1, 2, 4, 4), torch.randn(3, 2, 3, 3)
     arguments = (None, None, None, None, 1, 0, 0.0, 1.0, -1.0)
@@ -144,6 +144,9 @@ def test_a_call_that_the_kernels_cannot_take_is_the_reference(monkeypatch: pytes
         y = serve.forward(x, w, *arguments)
     torch.testing.assert_close(y, torch.nn.functional.conv2d(x, w, padding=1))
     assert serve.forward(x[:0], w, *arguments).shape == (0, 3, 4, 4)
+    dx, ds = serve.input_gradient(y[:0], w, None, None, x[:0], 1)
+    assert dx.shape == (0, 2, 4, 4) and ds.shape == (0, 2)
+    assert serve.weight_gradient(y[:0], x[:0], None, None, 3, 1).count_nonzero() == 0
     assert serve.forward(x.double(), w.double(), *arguments).dtype == torch.float64
     assert triton.why_not(torch.device("cpu")) is not None
 

@@ -64,6 +64,7 @@ _POSITIONAL = {
 # No settings of a real network come near; a hostile file could nest them without end.
 _MOST_SETTINGS = 10_000
 _MOST_LAYERS = 64
+_MOST_MODULES = 2_000
 
 
 def convert(source: str | Path, folder: str | Path) -> dict[str, Path]:
@@ -103,7 +104,7 @@ def _network(name: str, value: Any) -> Generator | Discriminator:
     kind = _KINDS.get(class_name)
     if kind is None:
         raise PickleError(f"{name} is a {class_name}, expected a StyleGAN2 Generator or Discriminator")
-    tensors = dict(_tensors(described["state"], ""))
+    tensors = dict(_tensors(described["state"], "", [_MOST_MODULES]))
     marker = "synthesis.b4.const" if kind == "generator" else "b4.fc.weight"
     if marker not in tensors:
         raise PickleError(f"{name} is a {class_name} of another family: it has no {marker}, as StyleGAN2's have")
@@ -143,10 +144,12 @@ def _dictionary(value: Any) -> dict[Any, Any] | None:
     return None
 
 
-def _tensors(state: dict[Any, Any], prefix: str, depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """The state dict: parameters and persistent buffers of a module and of those in it."""
-    if depth > 8:
-        raise PickleError("refused: modules nested deeper than any StyleGAN2 network")
+def _tensors(state: dict[Any, Any], prefix: str, budget: list[int], depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """The state dict: parameters and persistent buffers of a module and of those in it. `budget` counts modules down:
+    one that is shared counts in each place, so that no file can make the walk long."""
+    budget[0] -= 1
+    if depth > 8 or budget[0] < 0:
+        raise PickleError("refused: more modules, or nested deeper, than in any StyleGAN2 network")
     temporary = state.get("_non_persistent_buffers_set", set())
     if isinstance(temporary, Call) and temporary.name in _SETS:
         temporary = set(temporary.args[0]) if temporary.args else set()
@@ -157,7 +160,7 @@ def _tensors(state: dict[Any, Any], prefix: str, depth: int = 0) -> Iterator[tup
     for key, value in (_dictionary(state.get("_modules")) or {}).items():
         if value is not None:
             inner = _persistent(f"{prefix}{key}", value)["state"]
-            yield from _tensors(inner, f"{prefix}{key}.", depth + 1)
+            yield from _tensors(inner, f"{prefix}{key}.", budget, depth + 1)
 
 
 def _tensor(name: str, value: Any) -> Tensor:

@@ -105,7 +105,9 @@ class Precision(nn.Module):
         if self.low_precision is not None and not force_fp32 and (self.low_precision == "bf16" or x.is_cuda):
             dtype = LOW_PRECISIONS[self.low_precision]
         last = self.channels_last
-        if last is None:  # convolutions are 1.8 times faster so on CPUs, and tensor cores want it
+        if last is None:
+            # On CPUs 1.1 times faster over a whole network: processor time of one AVX-512 core, forward and backward
+            # at 64x64, batch 8, channel base 8192: G 0.89 to 0.80 s, D 0.79 to 0.70 s. Tensor cores want it too.
             last = x.device.type == "cpu" or dtype != weight.dtype
         return x.to(dtype=dtype, memory_format=torch.channels_last if last else torch.contiguous_format)
 
