@@ -44,7 +44,7 @@ class Recipe:
     default_budget: ClassVar[Budget] = Budget(images=1_000_000)
 
     data: str = "digits"
-    """Training images: digits, fashion-mnist, a folder or zip of images, or a file packed by `gan-fast data`; or points
+    """Training images: digits, stacked-digits, fashion-mnist, a folder or zip of images, or a file packed by `gan-fast data`; or points
     in the plane: ring8, grid25, swissroll."""
 
     out: str | None = None
