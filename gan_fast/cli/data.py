@@ -19,7 +19,7 @@ class Data:
     """Print what is inside some images and whether they can be trained on; pack them into one file."""
 
     data: Annotated[str, tyro.conf.Positional] = "digits"
-    """digits, stacked-digits, fashion-mnist, a folder or zip of images, a packed file, or ring8, grid25 or swissroll."""
+    """digits, stacked-digits, fashion-mnist, a folder or zip of images, a packed file, ring8, grid25 or swissroll."""
 
     pack: Path | None = None
     """Write the images to this file, which trains without decoding: `gan-fast train --data FILE`."""

@@ -44,8 +44,8 @@ class Recipe:
     default_budget: ClassVar[Budget] = Budget(images=1_000_000)
 
     data: str = "digits"
-    """Training images: digits, stacked-digits, fashion-mnist, a folder or zip of images, or a file packed by `gan-fast data`; or points
-    in the plane: ring8, grid25, swissroll."""
+    """Training images: digits, stacked-digits, fashion-mnist, a folder or zip of images, or a file packed by `gan-fast
+    data`; or points in the plane: ring8, grid25, swissroll."""
 
     out: str | None = None
     """Folder of the run. Default: the next free runs/NNNN-recipe-data."""
