@@ -1,6 +1,7 @@
 #include "common/ledger.h"
 
 #include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>

@@ -65,7 +65,8 @@ def _agrees_on_the_whole(what: str, job: Job, truth: Sequence[Tensor], rtol: flo
     return check
 
 
-def _case(name: str, layout: str, backward: bool, shape: tuple[int, ...]) -> Case:
+def case(name: str, layout: str, backward: bool, shape: tuple[int, ...] = SHAPE) -> Case:
+    """One pass of one layer on images of `shape`."""
     plain, ours, dtype, count, moved, rtol = LAYERS[name]
     size, narrow = torch.Size(shape).numel(), dtype.itemsize < 4
     traffic = size * dtype.itemsize * (moved if backward else 2)
@@ -120,7 +121,7 @@ def cases(small: bool = False) -> list[Case]:
     """Both layers in both memory orders; `small` shows that they run."""
     shape = SMALL if small else SHAPE
     return [
-        _case(name, layout, backward, shape)
+        case(name, layout, backward, shape)
         for name in LAYERS
         for layout in ("nchw", "channels_last")
         for backward in (False, True)

@@ -145,6 +145,7 @@ def all_cases() -> list[Case]:
     from gan_fast.bench import (
         bias_act,
         critic_step,
+        cuda,
         dcgan,
         drop_in,
         filtered_lrelu,
@@ -166,5 +167,6 @@ def all_cases() -> list[Case]:
         critic_step,
         dcgan,
         stylegan2,
+        cuda,
     )
     return [case for kind in kinds for case in kind.cases()]

@@ -74,11 +74,13 @@ def _job(layer: Layer, x: Tensor, b: Tensor, *, backward: bool) -> Callable[[], 
     return run
 
 
-def _case(*, backward: bool) -> Case:
+def case(*, backward: bool, shape: tuple[int, ...] = SHAPE) -> Case:
+    """One job on images of `shape`."""
+
     def build(device: torch.device) -> Prepared:
         generator = torch.Generator().manual_seed(0)
-        x = (torch.randint(-16, 17, SHAPE, generator=generator) / 8).to(device)
-        b = (torch.randint(-16, 17, SHAPE[1:2], generator=generator) / 8).to(device)
+        x = (torch.randint(-16, 17, shape, generator=generator) / 8).to(device)
+        b = (torch.randint(-16, 17, shape[1:2], generator=generator) / 8).to(device)
         taps = torch.tensor(TAPS, device=device) / 64
 
         def ours(x: Tensor, b: Tensor) -> Tensor:
@@ -92,7 +94,7 @@ def _case(*, backward: bool) -> Case:
             bias = b.double() if wide else b
             return image.detach().clone().requires_grad_(backward), bias.detach().clone().requires_grad_(backward)
 
-        matrix, axes = convolutions(taps, SHAPE[1]), separable(taps, SHAPE[1])
+        matrix, axes = convolutions(taps, shape[1]), separable(taps, shape[1])
         faster = axes if backward else matrix
         contenders = (
             Contender("gan_fast", "ours", _job(ours, *leaves(), backward=backward)),
@@ -104,7 +106,7 @@ def _case(*, backward: bool) -> Case:
         truth = tuple(t.detach() for t in _job(plain, *leaves(wide=True), backward=backward)())
         return Prepared(contenders, truth)
 
-    size = torch.Size(SHAPE).numel()
+    size = torch.Size(shape).numel()
     return Case(
         name=f"filtered_lrelu/{'forward+backward' if backward else 'forward'}/{size}",
         group="filtered leaky ReLU",
@@ -112,11 +114,11 @@ def _case(*, backward: bool) -> Case:
         traffic=4 * size * (4 if backward else 2),
         contenders=NAMES,
         build=build,
-        targets=TARGETS,
+        targets=TARGETS if shape == SHAPE else {},
         quick=False,
     )
 
 
 def cases() -> list[Case]:
     """Forward alone, and forward and backward."""
-    return [_case(backward=False), _case(backward=True)]
+    return [case(backward=False), case(backward=True)]

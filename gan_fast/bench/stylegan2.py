@@ -11,8 +11,8 @@ Every contender runs the same step of the same networks with the same initial we
     convolutions alone    the products of our step with nothing between them: the floor
 
 Weights lie channels_last, as the images do, but for the reference's: per-sample weights are made of them, which takes a
-tenth longer so. In bfloat16 every block from 8x8 up computes in it, the parameters stay float32. The first step is held
-against the reference in float64.
+tenth longer so. In bfloat16 every block from 8x8 up (or the `half_resolutions` largest) computes in it, the parameters
+stay float32. The first step is held against the reference in float64.
 """
 
 from __future__ import annotations
@@ -39,8 +39,16 @@ R1_WEIGHT, PATH_WEIGHT, PATH_LENGTH, PATH_BATCH = 1.0, 2.0, 0.5, 4
 class Setting:
     """Networks and their inputs, the same for every contender of one size."""
 
-    def __init__(self, resolution: int = 64, batch: int = 8, channel_base: int = 8192, channel_max: int = 256) -> None:
+    def __init__(
+        self,
+        resolution: int = 64,
+        batch: int = 8,
+        channel_base: int = 8192,
+        channel_max: int = 256,
+        half_resolutions: int = 16,
+    ) -> None:
         self.resolution, self.batch, self.channel_base, self.channel_max = resolution, batch, channel_base, channel_max
+        self.half_resolutions = half_resolutions
 
     def networks(
         self, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format = torch.channels_last
@@ -48,7 +56,7 @@ class Setting:
         """Parameters in float32 (float64 where `dtype` is), noise strengths that matter."""
         from gan_fast.models import stylegan2
 
-        low = 16 if dtype == torch.bfloat16 else 0
+        low = self.half_resolutions if dtype == torch.bfloat16 else 0
         with torch.random.fork_rng():
             torch.manual_seed(0)
             generator, critic = stylegan2.build(

@@ -33,29 +33,31 @@ class _Job:
 
     ours: Callable[[Tensor, Tensor], Tensor]
     plain: Callable[[Tensor, Tensor], Tensor]  # of the images and depthwise weights
-    size: int
+    factor: float  # of the side
     reference_target: float
 
 
 JOBS = {
     "up2": _Job(
-        ops.upsample2d, lambda x, w: F.conv_transpose2d(x, w * 4, stride=2, padding=1, groups=x.shape[1]), 128, 5.0
+        ops.upsample2d, lambda x, w: F.conv_transpose2d(x, w * 4, stride=2, padding=1, groups=x.shape[1]), 2.0, 5.0
     ),
-    "down2": _Job(ops.downsample2d, lambda x, w: F.conv2d(x, w, stride=2, padding=1, groups=x.shape[1]), 32, 2.0),
-    "filter": _Job(ops.filter2d, lambda x, w: F.conv2d(F.pad(x, [2, 1, 2, 1]), w, groups=x.shape[1]), 64, 2.0),
+    "down2": _Job(ops.downsample2d, lambda x, w: F.conv2d(x, w, stride=2, padding=1, groups=x.shape[1]), 0.5, 2.0),
+    "filter": _Job(ops.filter2d, lambda x, w: F.conv2d(F.pad(x, [2, 1, 2, 1]), w, groups=x.shape[1]), 1.0, 2.0),
 }
 
 
-def _case(name: str, dtype: torch.dtype, layout: str, backward: bool) -> Case:
+def case(name: str, dtype: torch.dtype, layout: str, backward: bool, shape: tuple[int, ...] = SHAPE) -> Case:
+    """One job on images of `shape`, square."""
     job = JOBS[name]
-    result = (*SHAPE[:2], job.size, job.size)
-    numbers = torch.Size(SHAPE).numel() + torch.Size(result).numel()
+    side = int(shape[-1] * job.factor)
+    result = (*shape[:2], side, side)
+    numbers = torch.Size(shape).numel() + torch.Size(result).numel()
 
     def build(device: torch.device) -> Prepared:
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(SHAPE, generator=generator).to(device, dtype, memory_format=LAYOUTS[layout])
+        x = torch.randn(shape, generator=generator).to(device, dtype, memory_format=LAYOUTS[layout])
         f = ops.setup_filter([1, 3, 3, 1], device)
-        weight = f.to(dtype).expand(SHAPE[1], 1, 4, 4).contiguous()
+        weight = f.to(dtype).expand(shape[1], 1, 4, 4).contiguous()
 
         def reference(images: Tensor, taps: Tensor) -> Tensor:
             with gan_fast.reference_mode():
@@ -80,10 +82,10 @@ def _case(name: str, dtype: torch.dtype, layout: str, backward: bool) -> Case:
             Contender("torch.compile", "compiled", jobs(compiled(job.plain), weight)),
         ]
         if not backward:
-            other = (63, 63) if name == "filter" else (job.size, job.size)
+            other = (side - 1, side - 1) if name == "filter" else (side, side)
             contenders += [
                 _of_size(
-                    "bilinear", "bilinear", lambda: F.interpolate(x, other, mode="bilinear"), (*SHAPE[:2], *other)
+                    "bilinear", "bilinear", lambda: F.interpolate(x, other, mode="bilinear"), (*shape[:2], *other)
                 ),
                 _of_size(
                     "write of the result", "other", lambda: torch.full(result, 1.0, dtype=dtype, device=device), result
@@ -95,12 +97,15 @@ def _case(name: str, dtype: torch.dtype, layout: str, backward: bool) -> Case:
         return Prepared(tuple(contenders), tuple(truth))
 
     targets: dict[Role, float] = {}
-    if dtype == torch.float32 and layout == "nchw" and not backward:
+    if shape == SHAPE and dtype == torch.float32 and layout == "nchw" and not backward:
         targets = {"reference": job.reference_target, "bilinear": 1 / 1.5}
     return Case(
-        name=f"upfirdn2d/{name}{'/backward' if backward else ''}/{str(dtype).removeprefix('torch.')}/{layout}",
+        name="/".join(
+            ["upfirdn2d", name, *(["backward"] if backward else []), str(dtype).removeprefix("torch."), layout]
+            + ([] if shape == SHAPE else ["x".join(map(str, shape))])
+        ),
         group="resampling",
-        size=torch.Size(SHAPE).numel(),
+        size=torch.Size(shape).numel(),
         traffic=dtype.itemsize * numbers * (2 if backward else 1),
         contenders=BACKWARD_CONTENDERS if backward else CONTENDERS,
         build=build,
@@ -123,9 +128,9 @@ def _of_size(name: str, role: Role, run: Callable[[], Tensor], shape: tuple[int,
 def cases() -> list[Case]:
     """Every job forward in two dtypes and layouts, and forward with backward in float32."""
     forward = [
-        _case(name, dtype, layout, False)
+        case(name, dtype, layout, False)
         for name in JOBS
         for dtype in (torch.float32, torch.bfloat16)
         for layout in LAYOUTS
     ]
-    return forward + [_case(name, torch.float32, layout, True) for name in JOBS for layout in LAYOUTS]
+    return forward + [case(name, torch.float32, layout, True) for name in JOBS for layout in LAYOUTS]
