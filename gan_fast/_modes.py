@@ -14,6 +14,9 @@ import torch
 from torch.autograd import forward_ad
 
 _reference_depth = 0
+# torch 2.11's compiler does not trace the question, so the kinds of device that everybody has are asked once.
+_KINDS = ("cpu", "cuda", "meta", "mps", "xpu")
+_WITH_AUTOCAST = frozenset(kind for kind in _KINDS if torch.amp.is_autocast_available(kind))
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 
 
@@ -49,3 +52,8 @@ def use_reference() -> bool:
     if torch.compiler.is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def has_autocast(kind: str) -> bool:
+    """Whether a kind of device, such as "cuda", has autocast at all."""
+    return kind in _WITH_AUTOCAST or (kind not in _KINDS and torch.amp.is_autocast_available(kind))

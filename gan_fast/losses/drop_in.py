@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_fast._modes import use_reference
+from gan_fast._modes import has_autocast, use_reference
 from gan_fast.reference import binary_cross_entropy as bce_reference
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -48,7 +48,7 @@ def _fused(input: Tensor) -> bool:
 
 def _autocasts(input: Tensor) -> bool:
     kind = input.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return has_autocast(kind) and torch.is_autocast_enabled(kind)
 
 
 def _like(extra: Tensor | None, input: Tensor) -> Tensor | None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_fast._modes import use_reference
+from gan_fast._modes import has_autocast, use_reference
 from gan_fast.ops.convolution import conv2d
 from gan_fast.ops.upfirdn2d import upfirdn2d
 from gan_fast.reference import conv2d_resample as reference
@@ -35,7 +35,7 @@ LEAN = Products(conv2d, _conv_transpose2d, upfirdn2d)
 def in_autocast_dtype(*tensors: Tensor) -> list[Tensor]:
     """As torch casts what a convolution gets: every tensor in autocast's dtype where it is on, float64 left alone."""
     device = tensors[0].device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    if not has_autocast(device) or not torch.is_autocast_enabled(device):
         return list(tensors)
     narrow = torch.get_autocast_dtype(device)
     return [t if t.dtype == torch.float64 else t.to(narrow) for t in tensors]
@@ -44,7 +44,7 @@ def in_autocast_dtype(*tensors: Tensor) -> list[Tensor]:
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """Autocast off on the device of x; the meta device has none to turn off, and torch.autocast refuses it."""
     device = x.device.type
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    return torch.autocast(device, enabled=False) if has_autocast(device) else nullcontext()
 
 
 def conv2d_resample(

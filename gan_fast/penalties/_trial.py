@@ -128,6 +128,10 @@ class Trial(TorchDispatchMode):
             self._written_ids.add(id(tensor))  # the list keeps the tensor, so the id stays its own
             self._written.append((tensor, tensor.detach().clone()))
 
+    def written(self) -> list[Tensor]:
+        """Copies, as they are now, of the tensors of before that the step writes in place."""
+        return [tensor.detach().clone() for tensor, _ in self._written]
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         for x in tree_leaves((args, kwargs)):

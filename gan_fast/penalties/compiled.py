@@ -10,7 +10,8 @@ gradients (torch 2.11, 2.14). So whatever is compiled is first compared with the
     |g_compiled - g|  <=  k eps (|g| + |all g|) + 8 |g(w (1 + eps)) - g(w)|       for every parameter w
 
 at parameters moved a little, where no gate is exactly zero. The last term is what rounding does to this step: kinks and
-cancellation make it far larger than eps.
+cancellation make it far larger than eps. Tensors that the step writes in place, such as a running mean, are held to the
+same bound (torch 2.11 loses some).
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def compile_step(
     Raises:
         ValueError: a name in `leaves` that is no parameter of `function`; `fullgraph=False`.
         CompiledStepError: at the call, with nothing changed: what torch.compile cannot trace, with its reason; a
-            gradient that differs from eager mode, with the parameter and by how much, and from then on at every call;
+            gradient or a buffer that differs from eager mode, and by how much, and from then on at every call;
             a module inside that is compiled by itself, or wrapped by DistributedDataParallel; a step that accumulates
             no gradient, or that steps an optimizer; a tensor argument with a graph behind it.
     """
@@ -170,13 +171,13 @@ class CompiledStep:
         temporary = [bound.arguments[name] for name in self._leaves]
         trial = Trial(seeds, temporary)
 
-        def gradients(run: Callable[..., Any], *moves: tuple[float, int]) -> list[Tensor | None]:
-            """What one run adds to the gradients, at moved parameters; leaves no trace."""
+        def effects(run: Callable[..., Any], *moves: tuple[float, int]) -> tuple[list[Tensor | None], list[Tensor]]:
+            """What one run adds to the gradients and writes elsewhere, at moved parameters; leaves no trace."""
             try:
                 for size, seed in moves:
                     _move(leaves, size, seed)
                 run()
-                return [leaf.added() for leaf in leaves]
+                return [leaf.added() for leaf in leaves], trial.written()
             finally:
                 trial.undo()
                 for image in temporary:
@@ -203,9 +204,9 @@ class CompiledStep:
                 image.grad = None
 
         off_zero, rounding = (0.1, 1), (trial.eps, 2)
-        exact = gradients(eager, off_zero)
-        rounded = gradients(eager, off_zero, rounding)
-        compiled = gradients(lambda: self._compile_and_run(args, kwargs), off_zero)
+        exact, exact_written = effects(eager, off_zero)
+        rounded, rounded_written = effects(eager, off_zero, rounding)
+        compiled, compiled_written = effects(lambda: self._compile_and_run(args, kwargs), off_zero)
         names = [trial.names.get(id(leaf.tensor), f"of shape {list(leaf.value.shape)}") for leaf in leaves]
         worst = _worst_difference(names, exact, rounded, compiled, trial.eps)
         if worst is not None:
@@ -215,6 +216,17 @@ class CompiledStep:
                 f"of its norm away from eager mode's, where rounding explains {allowed:.2g}. A Python "
                 "torch.autograd.Function under a penalty does this: write it as operators of PyTorch or as a custom "
                 "operator, or call the step without compile_step"
+            )
+            raise CompiledStepError(self._refusal)
+        names = [f"of shape {list(t.shape)}" for t in exact_written]
+        worst = _worst_difference(names, exact_written, rounded_written, compiled_written, trial.eps)
+        if worst is not None:
+            name, error, allowed = worst
+            self._refusal = (
+                f"torch.compile loses what the step {self._name} writes in place: a buffer {name} is {error:.2g} of "
+                f"its norm away from eager mode's, where rounding explains {allowed:.2g}. torch 2.11 does this to a "
+                f"running mean that a penalty moves, and this is torch {torch.__version__}: use a newer one, or call "
+                "the step without compile_step"
             )
             raise CompiledStepError(self._refusal)
 
@@ -277,10 +289,10 @@ def _move(leaves: list[Leaf], size: float, seed: int) -> None:
 
 @torch.no_grad()
 def _worst_difference(
-    names: list[str],
-    exact: list[Tensor | None],
-    rounded: list[Tensor | None],
-    compiled: list[Tensor | None],
+    names: Sequence[str],
+    exact: Sequence[Tensor | None],
+    rounded: Sequence[Tensor | None],
+    compiled: Sequence[Tensor | None],
     eps: float,
 ) -> tuple[str, float, float] | None:
     """The gradient furthest beyond its bound, as (name, error, allowed) relative to its norm; None where all hold."""

@@ -112,6 +112,8 @@ def test_same_errors_and_odd_calls():
 
 def test_a_nan_probability_is_torchs_business(device):
     """Whatever torch answers to a NaN probability or target (an error or a NaN), we answer."""
+    if device.type == "cuda":
+        pytest.skip("torch asserts on the card, after which the process has no CUDA context")
     for bad in (0, 1):
         pair = [torch.full((9,), 0.5, device=device), torch.full((9,), 0.5, device=device)]
         pair[bad][4] = torch.nan

@@ -51,7 +51,8 @@ class Setting(NamedTuple):
 
     def truth(self, x: Tensor, b: Tensor | None = None) -> Tensor:
         """By the reference."""
-        return reference.filtered_lrelu(x, self.fu, self.fd, b, *self[2:])
+        fu, fd = (f if f is None else f.to(x.device) for f in self[:2])
+        return reference.filtered_lrelu(x, fu, fd, b, *self[2:])
 
     def with_mask(self, op: Callable[..., Any], x: Tensor, b: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(y, mask) of the op or of its reference."""

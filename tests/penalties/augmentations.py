@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_fast import ops
+
 
 def ada(x: Tensor) -> Tensor:
     """Flip, scale, turn and shift by bilinear sampling, then a colour matrix. Source: Karras et al. 2020."""
@@ -16,7 +18,7 @@ def ada(x: Tensor) -> Tensor:
     cosine, sine = scale * angle.cos(), scale * angle.sin()
     rows = [torch.stack([cosine * flip, -sine, shift[:, 0]], 1), torch.stack([sine * flip, cosine, shift[:, 1]], 1)]
     grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
-    x = F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
+    x = ops.grid_sample(x, grid)  # twice differentiable on every torch
     colour = torch.eye(3, dtype=x.dtype) + 0.2 * torch.randn(n, 3, 3, dtype=x.dtype)
     return torch.einsum("nij,njhw->nihw", colour, x) + 0.1 * torch.randn(n, 3, 1, 1, dtype=x.dtype)
 
@@ -39,9 +41,11 @@ def diff_augment(x: Tensor) -> Tensor:
 
 
 def fixed_warp(x: Tensor) -> Tensor:
-    """The same turn and shift for every image."""
+    """The same turn and shift for every image; by torch's own sampling where that is twice differentiable."""
     matrix = torch.tensor([[0.9, -0.3, 0.1], [0.3, 0.9, -0.05]], dtype=x.dtype)
     grid = F.affine_grid(matrix.expand(len(x), 2, 3), list(x.shape), align_corners=False)
+    if torch.__version__ < "2.14":  # 2.11 is known not to be
+        return ops.grid_sample(x, grid)
     return F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
 

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from gan_fast import data, recipes
-from gan_fast.cli.parse import parse
 from gan_fast.metrics import extractor_for, proxy_frechet
 from gan_fast.models import stylegan2
 from gan_fast.recipes import StyleGAN2
 from gan_fast.training import Sampler, Trainer, checkpoint
+
+pytest.importorskip("tyro", reason="the command line is not installed: pip install 'gan-fast[train]'")
+from gan_fast.cli.parse import parse  # noqa: E402
 
 SMALL = {
     "config": "tiny",

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_fast import ops
+from gan_fast._modes import has_autocast
 
 LOW_PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 ARCHITECTURES = ("orig", "skip", "resnet")
@@ -80,7 +81,7 @@ def low_pass(taps: Sequence[float]) -> Tensor:
 def own_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Autocast off: these networks choose the precision of every block themselves."""
     kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if has_autocast(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return contextlib.nullcontext()
 
