@@ -17,7 +17,7 @@ from gan_fast.recipes import StyleGAN2
 from gan_fast.training import Sampler, Trainer, checkpoint
 
 pytest.importorskip("tyro", reason="the command line is not installed: pip install 'gan-fast[train]'")
-from gan_fast.cli.parse import parse  # noqa: E402
+from gan_fast.cli.parse import parse
 
 SMALL = {
     "config": "tiny",

@@ -13,7 +13,7 @@ from gan_fast.recipes import DCGAN, WGAN, WGANGP
 from gan_fast.training import Budget, machine
 
 pytest.importorskip("tyro", reason="the command line is not installed: pip install 'gan-fast[train]'")
-from gan_fast.cli.parse import parse  # noqa: E402
+from gan_fast.cli.parse import parse
 
 
 @pytest.mark.parametrize("kind", [DCGAN, WGAN, WGANGP])
