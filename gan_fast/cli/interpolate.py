@@ -72,19 +72,19 @@ def main(argv: Sequence[str]) -> int:
 
 
 def way(options: Interpolate, control: Control) -> Tensor:
-    """Every frame's styles, or latents of a generator without styles."""
+    """Every frame's styles, or latents and classes of a generator without styles."""
     steps = options.frames or (_GRID_STEPS if options.out.suffix.lower() == ".png" else _FILM_STEPS)
     styled = isinstance(control.generator, stylegan2.Generator)
     space = ("w" if styled else "z") if options.space == "auto" else options.space
     kind = ("linear" if space == "w" else "spherical") if options.kind == "auto" else options.kind
     if space == "w":
         control.style_generator("--space w")
-    if not styled or space == "w":
+    if space == "w":
         keys = control.points(options.seeds, options.classes, options.truncation, options.truncation_cutoff)
         return editing.walk(keys, steps, kind, options.loop)
     latents = editing.walk(control.latents(options.seeds), steps, kind, options.loop)
     labels = editing.walk(control.labels(options.seeds, options.classes), steps, "linear", options.loop)
-    return control.styles(latents, labels, options.truncation, options.truncation_cutoff)
+    return control.points_of(latents, labels, options.truncation, options.truncation_cutoff)
 
 
 def _frames(control: Control, points: Tensor, options: Interpolate) -> Iterator[Tensor]:

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from gan_fast.data.decode import Unusable
 from gan_fast.data.errors import DataError
+from gan_fast.data.labels import LABEL_FILES, class_numbers, read_labels
 
 # One file of more bytes is not a picture to train on; for a zip this is the unpacked size.
 MOST_BYTES = 256 << 20
@@ -58,7 +59,50 @@ def collect(path: Path) -> Collection:
         raise DataError(f"{path} holds no files to read" + (f" ({why})" if why else "") + ": give a folder of images")
     found.sort(key=lambda candidate: candidate.name)
     name = path.stem if path.is_file() else path.resolve().name
-    return Collection(name, found, refused, *organise([candidate.name for candidate in found]))
+    found, given = _labelled(path, found, refused)
+    classes, labels, held = organise([candidate.name for candidate in found])
+    if given is not None:
+        classes, numbers = class_numbers(given)
+        labels = numbers or None
+    return Collection(name, found, refused, classes, labels, held)
+
+
+def _labelled(
+    path: Path, found: list[Candidate], refused: dict[str, list[str]]
+) -> tuple[list[Candidate], list[str] | None]:
+    """What is left of the candidates without a file of labels at their top, and its label for each; None without one.
+
+    A file without a label is refused, and so is a label without a file.
+    """
+    inner = ["/".join(parts) for parts in _without_common_root([PurePosixPath(c.name).parts for c in found])]
+    lists = [i for i, name in enumerate(inner) if name in LABEL_FILES]
+    if len(lists) > 1:
+        raise DataError(f"{path} holds {' and '.join(inner[i] for i in lists)}: keep the one that has the labels")
+    if not lists:
+        return found, None
+    where = lists[0]
+    try:
+        source = found[where].source()
+        content = Path(source).read_bytes() if isinstance(source, str) else source.read()
+    except (Unusable, OSError) as error:
+        raise DataError(f"{inner[where]} in {path} cannot be read: {error}") from error
+    labels = read_labels(inner[where], content)
+    others = [(name, candidate) for i, (name, candidate) in enumerate(zip(inner, found, strict=True)) if i != where]
+    if labels is None:
+        return [candidate for _, candidate in others], None
+    kept = [(name, candidate) for name, candidate in others if name in labels]
+    if not kept:
+        example = next(iter(labels), "nothing")
+        raise DataError(
+            f"{inner[where]} in {path} names none of the {len(others)} files there (it names {example}): "
+            "name each by its path from the label file"
+        )
+    unlabelled = [candidate.name for name, candidate in others if name not in labels]
+    missing = sorted(labels.keys() - {name for name, _ in others})
+    for reason, names in ((f"no label in {inner[where]}", unlabelled), (f"only in {inner[where]}", missing)):
+        if names:
+            refused[reason] = names
+    return [candidate for _, candidate in kept], [labels[name] for name, _ in kept]
 
 
 def organise(names: Sequence[str]) -> tuple[tuple[str, ...], list[int] | None, list[bool] | None]:

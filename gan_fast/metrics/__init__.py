@@ -1,7 +1,9 @@
 """How good samples are, offline: a proxy Frechet distance beside its floors, class coverage, and a replay check;
-of toy distributions how many modes were found, beside uniform noise; of stacked digits how many of 1,000.
+of class-conditional samples how many are what was asked for; of toy distributions how many modes were found, beside
+uniform noise; of stacked digits how many of 1,000.
 """
 
+from gan_fast.metrics.agreement import Agreement, class_agreement
 from gan_fast.metrics.features import Extractor, extractor_for
 from gan_fast.metrics.figures import (
     Replay,
@@ -20,6 +22,7 @@ __all__ = [
     "DEFAULT_POINTS",
     "DEFAULT_SAMPLES",
     "DEFAULT_STACKED",
+    "Agreement",
     "Extractor",
     "ModeFigures",
     "ModeReport",
@@ -28,6 +31,7 @@ __all__ = [
     "Replay",
     "StackedFigures",
     "StackedReport",
+    "class_agreement",
     "class_coverage",
     "evaluate_points",
     "evaluate_samples",

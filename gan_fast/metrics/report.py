@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gan_fast.data import ImageDataset
 from gan_fast.metrics import cache
+from gan_fast.metrics.agreement import Agreement, class_agreement
 from gan_fast.metrics.features import VERSION, Extractor, as_seen, extractor_for, seen_pixels
 from gan_fast.metrics.figures import (
     Replay,
@@ -53,6 +54,8 @@ class QualityReport:
         coverage: share of the samples in each class; empty without a classifier.
         replay: nearest-neighbour distances beside held-out images' own; None where none are held out, or where
             most of those are copies of training images.
+        agreement: of class-conditional samples with the classes asked for; None without such, or without a classifier.
+        conditional: whether classes were asked for.
     """
 
     data: str
@@ -71,6 +74,8 @@ class QualityReport:
     gaussian_at_held_out: float | None
     coverage: dict[str, float]
     replay: Replay | None
+    agreement: Agreement | None = None
+    conditional: bool = False
 
     @property
     def gaussian_share(self) -> float:
@@ -81,6 +86,7 @@ class QualityReport:
         """Plain numbers and strings, for JSON."""
         plain = asdict(self)
         plain["replay"] = None if self.replay is None else self.replay._asdict()
+        plain["agreement"] = None if self.agreement is None else self.agreement._asdict()
         plain["gaussian_share"] = self.gaussian_share
         return plain
 
@@ -122,6 +128,10 @@ class QualityReport:
             lines += ["  " + "  ".join(shares[i : i + 10]) for i in range(0, min(len(shares), 100), 10)]
             if len(shares) > 100:
                 lines.append(f"  and {len(shares) - 100} more classes")
+        if self.agreement is not None:
+            lines += self.agreement.lines()
+        elif self.conditional:
+            lines.append("class agreement: too few images a class, or none held out, for a classifier that could tell")
         return lines
 
 
@@ -140,6 +150,7 @@ def evaluate_samples(
     samples: Tensor,
     dataset: ImageDataset,
     *,
+    requested: Tensor | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> QualityReport:
@@ -151,6 +162,7 @@ def evaluate_samples(
     Args:
         samples: `[N, C, H, H]` in [-1, 1], N >= 2 (2,000 is usual); the data set's channels and resolution.
         dataset: the training split, from `gan_fast.data.load`.
+        requested: of class-conditional samples the class each was asked to be, int64 `[N]`: adds `agreement`.
         seed: of the feature network and the baselines.
         progress: called with one line now and then.
 
@@ -170,7 +182,8 @@ def evaluate_samples(
         if progress is not None:
             progress("looking for each sample's nearest training image")
         own_replay = replay(nearest_distances(seen, seen_pixels(dataset)), real.held_out_distances)
-    shares = class_coverage(seen, extractor) if extractor.kind == "classifier" else torch.zeros(0)
+    classifies = extractor.kind == "classifier"
+    shares = class_coverage(seen, extractor) if classifies else torch.zeros(0)
     return QualityReport(
         data=dataset.name,
         resolution=dataset.resolution,
@@ -188,6 +201,8 @@ def evaluate_samples(
         gaussian_at_held_out=real.gaussian_at_held_out if held_out else None,
         coverage=dict(zip(extractor.classes, shares.tolist(), strict=True)),
         replay=own_replay,
+        agreement=class_agreement(seen, requested, extractor) if classifies and requested is not None else None,
+        conditional=requested is not None,
     )
 
 

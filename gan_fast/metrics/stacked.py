@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gan_fast.data import ImageDataset, load
 from gan_fast.data.stacked import MODES, NAME, draw
+from gan_fast.metrics.agreement import Agreement, agreement_of
 from gan_fast.metrics.features import Extractor, extractor_for, seen_pixels
 from gan_fast.metrics.figures import Replay, gaussian_baseline, nearest_distances, replay
 
@@ -48,6 +49,7 @@ class StackedReport:
         figures, gaussian, real: of the samples, of as many of a Gaussian fitted to training pixels, of as many pictures
             stacked from held-out digits.
         replay: of single channels.
+        agreement: of class-conditional samples with the modes asked for; None of others.
     """
 
     samples: int
@@ -56,11 +58,12 @@ class StackedReport:
     gaussian: StackedFigures
     real: StackedFigures
     replay: Replay
+    agreement: Agreement | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, for JSON."""
         plain = dataclasses.asdict(self)
-        names = ("figures", "gaussian", "real", "replay")
+        names = [name for name in ("figures", "gaussian", "real", "replay", "agreement") if plain[name] is not None]
         return {"data": NAME, **plain, **{name: getattr(self, name)._asdict() for name in names}}
 
     def lines(self) -> list[str]:
@@ -74,6 +77,7 @@ class StackedReport:
             f"replay ratio {self.replay.ratio:.2f}   of single channels: median distance to the nearest training digit "
             f"{self.replay.median:.2f}, held-out digits' own {self.replay.held_out_median:.2f}; "
             f"near copies {100 * self.replay.copies:.1f} %",
+            *([] if self.agreement is None else self.agreement.lines()),
         ]
 
 
@@ -91,11 +95,17 @@ def stacked_figures(modes: Tensor) -> StackedFigures:
 
 
 def evaluate_stacked(
-    samples: Tensor, dataset: ImageDataset, *, seed: int = 0, progress: Callable[[str], None] | None = None
+    samples: Tensor,
+    dataset: ImageDataset,
+    *,
+    requested: Tensor | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
 ) -> StackedReport:
     """Judge samples `[N, 3, 8, 8]` in [-1, 1] by the modes they cover; N = 26,000 is usual.
 
-    `dataset` is the training split of stacked digits. Raises ValueError for samples of another shape or not finite.
+    `dataset` is the training split of stacked digits, `requested` the mode that each class-conditional sample was asked
+    to be, int64 `[N]`. Raises ValueError for samples of another shape or not finite.
     """
     if tuple(samples.shape[1:]) != dataset.shape or dataset.shape != (3, 8, 8) or len(samples) < 2:
         raise ValueError(
@@ -111,14 +121,17 @@ def evaluate_stacked(
     assert extractor.accuracy is not None
     fitted = dataset.float_batch(torch.arange(min(_FITTED, len(dataset))))
     # A draw that neither split has: both have small seeds.
-    real, _ = draw(len(samples), 10_000 + seed, "test")
+    real, real_modes = draw(len(samples), 10_000 + seed, "test")
     train, unseen = seen_pixels(digits), seen_pixels(digits.held_out)
     channels = samples[:_COMPARED].reshape(-1, 1, 8, 8)
+    modes, read = (modes_of(x, extractor) for x in (samples, real.to(torch.float32) / 127.5 - 1))
+    accuracy = float((read == real_modes).double().mean())
     return StackedReport(
         samples=len(samples),
         test_accuracy=extractor.accuracy,
-        figures=stacked_figures(modes_of(samples, extractor)),
+        figures=stacked_figures(modes),
         gaussian=stacked_figures(modes_of(gaussian_baseline(fitted, len(samples), seed), extractor)),
-        real=stacked_figures(modes_of(real.to(torch.float32) / 127.5 - 1, extractor)),
+        real=stacked_figures(read),
         replay=replay(nearest_distances(channels, train), nearest_distances(unseen, train)),
+        agreement=None if requested is None else agreement_of(modes, requested, dataset.classes, accuracy),
     )

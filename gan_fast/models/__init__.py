@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from gan_fast.models import dcgan, mlp, r3gan, stylegan2
+from gan_fast.models import cgan, dcgan, mlp, r3gan, stylegan2
 
 _BUILDERS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {
+    "cgan": cgan.build,
     "dcgan": dcgan.build,
     "mlp": mlp.build,
     "r3gan": r3gan.build,
     "stylegan2": stylegan2.build,
 }
 
-__all__ = ["build", "names"]
+__all__ = ["build", "classes_of", "names"]
 
 
 def names() -> list[str]:
@@ -39,3 +40,8 @@ def build(name: str, *, seed: int | None = None, **config: Any) -> tuple[nn.Modu
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return _BUILDERS[name](**config)
+
+
+def classes_of(generator: nn.Module) -> int:
+    """How many classes a generator is told of, called as G(z, one-hot); 0 for G(z)."""
+    return int(getattr(generator, "c_dim", 0))

@@ -2,8 +2,9 @@
 
     images = synthesis(styles, noise),   styles = w_avg + psi (mapping(z, c) - w_avg),   z ~ N(0, I) of the seed
 
-where the generator has a style space (stylegan2); every other one is images = G(z). The same seed gives the same
-picture as `Sampler` does, however many are made at once, up to the rounding of the machine's products.
+where the generator has a style space (stylegan2); every other one is images = G(z), or G(z, c) if it knows classes. The
+same seed gives the same picture as `Sampler` does, however many are made at once, up to the rounding of the machine's
+products.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from gan_fast import models
 from gan_fast.models import stylegan2
 from gan_fast.training.checkpoint import write_file
 from gan_fast.training.sampling import Sampler, seeded_latents
@@ -53,7 +55,7 @@ class Control:
     @property
     def classes(self) -> int:
         """How many classes the generator was trained on; 0 if it knows none."""
-        return self.generator.c_dim if isinstance(self.generator, stylegan2.Generator) else 0
+        return models.classes_of(self.generator)
 
     def style_generator(self, wanted_for: str) -> stylegan2.Generator:
         """The generator, where it has styles; ValueError that says what has none."""
@@ -97,21 +99,24 @@ class Control:
     def points(
         self, seeds: Sequence[int], classes: Sequence[int] = (), psi: float = 1.0, cutoff: int | None = None
     ) -> Tensor:
-        """What `pictures` takes, of each seed: styles `[N, num_ws, w_dim]`, or latents `[N, D]` of other generators.
+        """What `pictures` takes, of each seed: styles `[N, num_ws, w_dim]`, or of other generators latents and classes.
 
         ValueError for truncation or classes of a generator that has none.
         """
+        return self.points_of(self.latents(seeds), self.labels(seeds, classes), psi, cutoff)
+
+    def points_of(self, latents: Tensor, labels: Tensor, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
+        """The same of latents `[N, D]` and labels `[N, classes]`: styles, or both side by side `[N, D + classes]`."""
         if isinstance(self.generator, stylegan2.Generator) or psi != 1 or cutoff is not None:
-            return self.styles(self.latents(seeds), self.labels(seeds, classes), psi, cutoff)
-        self.labels(seeds, classes)
-        return self.latents(seeds)
+            return self.styles(latents, labels, psi, cutoff)
+        return torch.cat([latents, labels], 1)
 
     @torch.no_grad()
     def batches(self, points: Tensor, noise: Noise = "const", seeds: Sequence[int] | None = None) -> Iterator[Tensor]:
         """Images `[n, C, H, W]` in [-1, 1] (or points `[n, D]`), fp32 on the CPU, a few at a time.
 
         Args:
-            points: styles, or latents of a generator without a style space.
+            points: from `points`: styles, or latents and classes of a generator without a style space.
             noise: of a style generator: its own constant maps, random ones that belong to `seeds`, or none.
             seeds: one for each point; needed for random noise.
         """
@@ -119,8 +124,9 @@ class Control:
         if not isinstance(generator, stylegan2.Generator):
             if noise != "const":
                 self.style_generator(f"noise {noise}")
+            sizes = [self.latent_size, self.classes] if self.classes else [self.latent_size]
             for part in points.split(_MOST):
-                yield generator(part).float().cpu()
+                yield generator(*part.split(sizes, 1)).float().cpu()
             return
         size = max(1, min(_MOST, _PIXELS // generator.img_resolution**2))
         streams = None

@@ -50,12 +50,11 @@ def evaluate_run(
     if isinstance(data, data_module.PointDataset):
         report = evaluate_points(sampler.samples(range(seed, seed + (count or DEFAULT_POINTS))), data)
     elif data.name == STACKED_DIGITS and data.resolution == 8:
-        report = evaluate_stacked(
-            sampler.samples(range(seed, seed + (count or DEFAULT_STACKED))), data, progress=progress
-        )
+        seeds = range(seed, seed + (count or DEFAULT_STACKED))
+        report = evaluate_stacked(sampler.samples(seeds), data, requested=sampler.requested(seeds), progress=progress)
     else:
-        samples = sampler.samples(range(seed, seed + (count or DEFAULT_SAMPLES)))
-        report = evaluate_samples(samples, data, progress=progress)
+        seeds = range(seed, seed + (count or DEFAULT_SAMPLES))
+        report = evaluate_samples(sampler.samples(seeds), data, requested=sampler.requested(seeds), progress=progress)
     run = run_of(sampler.folder)
     where = (
         RunFolder(run).quality if run is not None else sampler.folder.with_name(f"{sampler.folder.name}-quality.json")

@@ -59,7 +59,7 @@ def make(data: Any, *, batch: int, seed: int, flip: bool, device: torch.device, 
     if labels and not classes:
         raise ValueError(
             f"{getattr(data, 'name', type(data).__name__)} has no classes to train on: put the images of each class in "
-            "a folder of their own, or train without --conditional"
+            "a folder of their own, lay a labels.csv beside them, or train without labels"
         )
     if _is_dataset(data):
         if batch % world.size:

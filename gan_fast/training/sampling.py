@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gan_fast import models
 from gan_fast.models import stylegan2
 from gan_fast.training import checkpoint
+from gan_fast.training.feed import to_one_hot
 
 _BATCH = 256
 _PIXELS = 1 << 20
@@ -24,6 +25,11 @@ def seeded_latents(seeds: Sequence[int], size: int) -> Tensor:
     """`[len(seeds), size]` on the CPU, each row from its own seed."""
     stream = torch.Generator()
     return torch.stack([torch.randn(size, generator=stream.manual_seed(seed)) for seed in seeds])
+
+
+def chosen_classes(seeds: Sequence[int], classes: Sequence[int] | None, known: int) -> Tensor:
+    """The class of each seed, int64 `[N]`: what was asked for, or s mod `known` for seed s; 0 where none is known."""
+    return torch.tensor(list(seeds if classes is None else classes), dtype=torch.int64) % max(known, 1)
 
 
 @torch.no_grad()
@@ -36,15 +42,15 @@ def sample(
     """
     device = next(generator.parameters()).device
     latents = seeded_latents(seeds, latent_size)
+    known = models.classes_of(generator)
+    labels = to_one_hot(chosen_classes(seeds, classes, known), known, torch.device("cpu"))
     if not isinstance(generator, stylegan2.Generator):
-        samples = torch.cat([generator(part.to(device)).float().cpu() for part in latents.split(_BATCH)])
+        inputs = (latents, labels) if known else (latents,)
+        parts = zip(*(x.split(_BATCH) for x in inputs), strict=True)
+        samples = torch.cat([generator(*(x.to(device) for x in part)).float().cpu() for part in parts])
         # Generators without a bounding last layer overshoot black and white a little.
         return samples.clamp_(-1, 1) if samples.ndim == 4 else samples
     batch = max(1, min(_BATCH, _PIXELS // generator.img_resolution**2))
-    labels = torch.zeros(len(latents), generator.c_dim)
-    if generator.c_dim:
-        chosen = torch.tensor(list(seeds if classes is None else classes)) % generator.c_dim
-        labels[torch.arange(len(latents)), chosen] = 1
     images = [
         generator(z.to(device), c.to(device), noise_mode="const").float().cpu()
         for z, c in zip(latents.split(batch), labels.split(batch), strict=True)
@@ -65,6 +71,11 @@ class Sampler:
         self.generator.load_state_dict(checkpoint.load_group(self.folder, "ema"))
         self.generator.requires_grad_(False).eval().to(device)
         self.latent_size = int(self.state["latent_size"])
+
+    def requested(self, seeds: Sequence[int], classes: Sequence[int] | None = None) -> Tensor | None:
+        """The class that each of `samples` was asked to be, int64 `[N]`; None of an unconditional generator."""
+        known = models.classes_of(self.generator)
+        return chosen_classes(seeds, classes, known) if known else None
 
     def samples(self, seeds: Sequence[int], classes: Sequence[int] | None = None) -> Tensor:
         """Images `[N, C, H, W]` in [-1, 1], or points `[N, D]`, fp32 on the CPU."""

@@ -3,6 +3,9 @@
     critic      minimise loss.discriminator(real=D(x), fake=D(G(z))) + penalties      z ~ N(0, I), G fixed
     generator   minimise loss.generator(fake=D(G(z)), real=D(x))          D fixed; every `generator_period`-th step
 
+Class-conditional networks are G(z, y) and D(x, y); y of the generated samples are those of the real ones, so that both
+have the same distribution.
+
 Alternating updates do the second with new latents, after the first has changed D. Simultaneous ones take both gradients
 at the same weights and the same z: d generator loss / d G(z) is a by-product of the critic's backward, so D scores no
 image twice.
@@ -136,12 +139,15 @@ class AdversarialStep:
         self._generator_loss = torch.zeros((), device=machine.device)
 
     def __call__(self, real: Tensor, step: int, labels: Tensor | None = None) -> StepStats:
-        """Step number `step`, from 1, on real samples, images `[N, C, H, W]` in [-1, 1] or points `[N, D]`."""
+        """Step number `step`, from 1, on real samples, images `[N, C, H, W]` in [-1, 1] or points `[N, D]`.
+
+        With one-hot labels `[N, classes]` both networks are called with `labels=`.
+        """
         if self.updates == "simultaneous":
-            return self.train_both(real)
-        critic_stats = self.train_critic(real)
+            return self.train_both(real, labels)
+        critic_stats = self.train_critic(real, labels)
         if step % self.generator_period == 0:
-            self._generator_loss = self.train_generator(real)
+            self._generator_loss = self.train_generator(real, labels)
         return StepStats(critic_stats, self._generator_loss)
 
     def state(self) -> dict[str, Tensor]:
@@ -150,25 +156,25 @@ class AdversarialStep:
     def figures(self) -> dict[str, Tensor]:
         return {}
 
-    def train_critic(self, real: Tensor) -> CriticStats:
+    def train_critic(self, real: Tensor, labels: Tensor | None = None) -> CriticStats:
         with self.machine.autocast(), torch.no_grad():
-            fake = self.generator(self.latents.draw(len(real))).to(real.dtype)
+            fake = self.generator(self.latents.draw(len(real)), **_given(labels)).to(real.dtype)
         self.critic_optimizer.zero_grad(set_to_none=True)
-        stats = self._critic_gradients(real, fake)
+        stats = self._critic_gradients(real, fake, labels)
         self._descend(self.critic, self.critic_optimizer)
         if self.penalties.clip:
             clip_weights_(self.critic, self.penalties.clip)
         return stats
 
-    def train_generator(self, real: Tensor) -> Tensor:
+    def train_generator(self, real: Tensor, labels: Tensor | None = None) -> Tensor:
         # The critic only passes the gradient on: its own weight gradients would be computed for nothing.
         self.critic.requires_grad_(False)
         with self.machine.autocast():
-            fake = self.generator(self.latents.draw(len(real)))
+            fake = self.generator(self.latents.draw(len(real)), **_given(labels))
             if self.loss.generator_needs_real:
-                real_logits, fake_logits = self._logits(real, fake)
+                real_logits, fake_logits = self._logits(real, fake, labels)
             else:
-                real_logits, fake_logits = None, self.critic(fake)
+                real_logits, fake_logits = None, self.critic(fake, **_given(labels))
         loss: Tensor = self.loss.generator(fake=fake_logits, real=real_logits)
         self.generator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -176,13 +182,13 @@ class AdversarialStep:
         self.critic.requires_grad_(True)
         return loss.detach()
 
-    def train_both(self, real: Tensor) -> StepStats:
+    def train_both(self, real: Tensor, labels: Tensor | None = None) -> StepStats:
         """Both gradients at the same weights, then both updates."""
         with self.machine.autocast():
-            fake = self.generator(self.latents.draw(len(real))).to(real.dtype)
+            fake = self.generator(self.latents.draw(len(real)), **_given(labels)).to(real.dtype)
         for optimizer in (self.critic_optimizer, self.generator_optimizer):
             optimizer.zero_grad(set_to_none=True)
-        stats = self._critic_gradients(real, fake.detach(), generator_loss=self.loss)
+        stats = self._critic_gradients(real, fake.detach(), labels, generator_loss=self.loss)
         fake.backward(stats.fake_image_grad)
         self._descend(self.critic, self.critic_optimizer)
         self._descend(self.generator, self.generator_optimizer)
@@ -192,41 +198,60 @@ class AdversarialStep:
         return StepStats(stats, stats.generator_loss)
 
     def _critic_gradients(
-        self, real: Tensor, fake: Tensor, generator_loss: AdversarialLoss | None = None
+        self,
+        real: Tensor,
+        fake: Tensor,
+        labels: Tensor | None = None,
+        generator_loss: AdversarialLoss | None = None,
     ) -> CriticStats:
         """The gradient of the critic's loss with its penalties, in `.grad`."""
         r1, r2, interpolated, _ = self.penalties
         if r1 or r2 or generator_loss is not None:
             with self.machine.autocast():
                 stats = critic_backward(
-                    self.critic, real=real, fake=fake, loss=self.loss, r1=r1, r2=r2, generator_loss=generator_loss
+                    self.critic,
+                    real=real,
+                    fake=fake,
+                    loss=self.loss,
+                    r1=r1,
+                    r2=r2,
+                    critic_kwargs=_given(labels),
+                    generator_loss=generator_loss,
                 )
         else:
             with self.machine.autocast():
-                real_logits, fake_logits = self._logits(real, fake)
+                real_logits, fake_logits = self._logits(real, fake, labels)
             loss, stats = self.loss.discriminator(real=real_logits, fake=fake_logits, with_stats=True)
             loss.backward()
         if interpolated:
             with self.machine.autocast(), fast_double_backward():
-                penalty = self._interpolated_penalty(real, fake, interpolated)
+                penalty = self._interpolated_penalty(real, fake, labels, interpolated)
                 penalty.backward()
         return stats
 
-    def _interpolated_penalty(self, real: Tensor, fake: Tensor, weight: float) -> Tensor:
+    def _interpolated_penalty(self, real: Tensor, fake: Tensor, labels: Tensor | None, weight: float) -> Tensor:
         stream, count, world = self.streams["interpolation"], len(real), self.world
         # As with latents, every rank moves the stream by the whole batch and uses its own part.
         torch.rand(count * world.rank, generator=stream, device=real.device)
-        penalty = gradient_penalty(self.critic, real, fake, weight=weight, generator=stream)
+        penalty = gradient_penalty(
+            self.critic, real, fake, weight=weight, critic_kwargs=_given(labels), generator=stream
+        )
         torch.rand(count * (world.size - 1 - world.rank), generator=stream, device=real.device)
         return penalty
 
-    def _logits(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    def _logits(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         if not self._scores_together:
-            return self.critic(real), self.critic(fake)
+            return self.critic(real, **_given(labels)), self.critic(fake, **_given(labels))
         both = torch.cat([real, fake.to(real.dtype)])
-        real_logits, fake_logits = self.critic(both).chunk(2)
+        twice = None if labels is None else torch.cat([labels, labels])
+        real_logits, fake_logits = self.critic(both, **_given(twice)).chunk(2)
         return real_logits, fake_logits
 
     def _descend(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         average_gradients(network.parameters(), self.world)
         optimizer.step()
+
+
+def _given(labels: Tensor | None) -> dict[str, Tensor]:
+    """What conditional networks are called with beside latents or samples; nothing of others."""
+    return {} if labels is None else {"labels": labels}
