@@ -34,7 +34,10 @@ from gan_fast.models.timesteps import SINUSOIDS, TimestepCritic, TimestepEmbeddi
 
 BETA_MIN, BETA_MAX = 0.1, 20.0
 _FILTER = (1, 3, 3, 1)
+# Channels of a group in group normalisation.
 _GROUP = 8
+# Length of e(t) in a fully connected denoiser.
+_TIME = 16
 
 
 class Diffusion(nn.Module):
@@ -143,8 +146,8 @@ class FullyConnected(nn.Module):
 
     def __init__(self, shape: Sequence[int], *, latent_dim: int, width: int, depth: int) -> None:
         super().__init__()
-        self.embedding = TimestepEmbedding(SINUSOIDS)
-        inputs = math.prod(shape) + latent_dim + SINUSOIDS
+        self.embedding = TimestepEmbedding(_TIME)
+        inputs = math.prod(shape) + latent_dim + _TIME
         self.layers = mlp.Generator(shape, latent_dim=inputs, width=width, depth=depth)
 
     def forward(self, noisy: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
@@ -217,8 +220,8 @@ class Attention(nn.Module):
 class UNet(nn.Module):
     """Denoiser of images `[N, C, H, H]`: NCSN++ in small, z as the styles of all normalisations, tanh at the end.
 
-    `widths` are channels by side from H down; there are `blocks` blocks at each side on the way down and on the way
-    up, where those of the way down are concatenated, and attention at the smallest side.
+    `widths` are channels by side from H down; there are `blocks` blocks at each side on the way down and as many on the
+    way up, where the way down is concatenated, and attention at the smallest side.
     """
 
     def __init__(self, channels: int, widths: Sequence[int], *, latent_dim: int, style: int, blocks: int) -> None:
@@ -229,42 +232,37 @@ class UNet(nn.Module):
         own = (style, time)
         self.from_image = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        kept, now = [widths[0]], widths[0]
-        for i, width in enumerate(widths):
-            if i:
-                self.down.append(Block(now, width, *own, resample="down"))
-                kept.append(width)
-                now = width
-            for _ in range(blocks):
-                self.down.append(Block(now, width, *own))
-                kept.append(width)
-                now = width
-        self.middle = nn.ModuleList([Block(now, now, *own), Attention(now), Block(now, now, *own)])
-        for i, width in reversed(list(enumerate(widths))):
-            for _ in range(blocks + 1):
-                self.up.append(Block(now + kept.pop(), width, *own))
-                now = width
-            if i:
-                self.up.append(Block(now, widths[i - 1], *own, resample="up"))
-                now = widths[i - 1]
-        self.norm = AdaptiveGroupNorm(now, style)
-        self.to_image = nn.Conv2d(now, channels, 3, padding=1)
+        for before, after in itertools.pairwise(widths):
+            self.down.append(Block(before, after, *own, resample="down"))
+            self.up.append(Block(after, before, *own, resample="up"))
+        self.at_down, self.at_up = nn.ModuleList(), nn.ModuleList()
+        for width in widths:
+            self.at_down.append(nn.ModuleList([Block(width, width, *own) for _ in range(blocks)]))
+            joined = [2 * width, *[width] * (blocks - 1)]
+            self.at_up.append(nn.ModuleList([Block(before, width, *own) for before in joined]))
+        last = widths[-1]
+        self.middle = nn.ModuleList([Block(last, last, *own), Attention(last), Block(last, last, *own)])
+        self.norm = AdaptiveGroupNorm(widths[0], style)
+        self.to_image = nn.Conv2d(widths[0], channels, 3, padding=1)
 
     def forward(self, noisy: Tensor, latents: Tensor, timesteps: Tensor) -> Tensor:
         # As in StyleGAN's mapping network: latents of one length.
         style = self.mapping(latents * torch.rsqrt(latents.square().mean(1, keepdim=True) + 1e-8))
         time = self.time(sinusoids(timesteps))
         x = self.from_image(noisy)
-        kept = [x]
-        for block in self.down:
-            x = block(x, style, time)
+        kept = []
+        for i, blocks in enumerate(self.at_down):
+            x = self.down[i - 1](x, style, time) if i else x
+            for block in blocks:
+                x = block(x, style, time)
             kept.append(x)
         first, attention, second = self.middle
         x = second(attention(first(x, style, time)), style, time)
-        for block in self.up:
-            if block.resample == "":
-                x = torch.cat([x, kept.pop()], 1)
-            x = block(x, style, time)
+        for i, blocks in reversed(list(enumerate(self.at_up))):
+            x = torch.cat([x, kept.pop()], 1)
+            for block in blocks:
+                x = block(x, style, time)
+            x = self.up[i - 1](x, style, time) if i else x
         return self.to_image(F.silu(self.norm(x, style))).tanh()
 
 
@@ -284,7 +282,7 @@ def build(
     steps: int = 4,
     latent_dim: int = 64,
     style_dim: int = 128,
-    base_channels: int = 32,
+    base_channels: int = 16,
     max_channels: int = 64,
     blocks: int = 1,
     width: int = 128,

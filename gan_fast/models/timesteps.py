@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SINUSOIDS = 64
+SINUSOIDS = 32
 _LONGEST = 10_000.0
 
 

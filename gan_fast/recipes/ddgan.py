@@ -54,14 +54,14 @@ class DDGAN(Recipe):
     """Length of z, of which each pass has its own."""
 
     # The paper's U-Net has 128 channels at the image's side and 256 below, and two blocks a side.
-    base_channels: int = 32
+    base_channels: int = 16
     """Channels of the U-Net at the image's side, doubled at each halving."""
 
     max_channels: int = 64
     """Most channels of the U-Net."""
 
     blocks: int = 1
-    """Residual blocks of the U-Net at each side on the way down; one more on the way up."""
+    """Residual blocks of the U-Net at each side, on the way down and again on the way up."""
 
     style_dim: int = 128
     """Length of the mapped z, which scales and shifts every normalised layer of the U-Net."""
