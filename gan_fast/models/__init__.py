@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from gan_fast.models import cgan, dcgan, mlp, r3gan, stylegan2
+from gan_fast.models import cgan, dcgan, ddgan, mlp, r3gan, stylegan2, timesteps
 
 _BUILDERS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {
     "cgan": cgan.build,
     "dcgan": dcgan.build,
+    "ddgan": ddgan.build,
     "mlp": mlp.build,
     "r3gan": r3gan.build,
     "stylegan2": stylegan2.build,
+    "timesteps": timesteps.build,
 }
 
 __all__ = ["build", "classes_of", "names"]

@@ -6,6 +6,8 @@ from typing import Any
 
 from gan_fast.recipes.cgan import CGAN
 from gan_fast.recipes.dcgan import DCGAN
+from gan_fast.recipes.ddgan import DDGAN
+from gan_fast.recipes.diffusion_gan import DiffusionGAN
 from gan_fast.recipes.gan import GAN
 from gan_fast.recipes.r3gan import R3GAN
 from gan_fast.recipes.stylegan2 import StyleGAN2
@@ -14,10 +16,23 @@ from gan_fast.recipes.wgan_gp import WGANGP
 from gan_fast.training.recipe import Recipe
 
 _RECIPES: dict[str, type[Recipe]] = {
-    recipe.name: recipe for recipe in (CGAN, DCGAN, GAN, R3GAN, StyleGAN2, WGAN, WGANGP)
+    recipe.name: recipe for recipe in (CGAN, DCGAN, DDGAN, DiffusionGAN, GAN, R3GAN, StyleGAN2, WGAN, WGANGP)
 }
 
-__all__ = ["CGAN", "DCGAN", "GAN", "R3GAN", "WGAN", "WGANGP", "Recipe", "StyleGAN2", "get", "names"]
+__all__ = [
+    "CGAN",
+    "DCGAN",
+    "DDGAN",
+    "GAN",
+    "R3GAN",
+    "WGAN",
+    "WGANGP",
+    "DiffusionGAN",
+    "Recipe",
+    "StyleGAN2",
+    "get",
+    "names",
+]
 
 
 def names() -> list[str]:
