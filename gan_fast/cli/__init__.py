@@ -21,6 +21,7 @@ COMMANDS = {
     "edit": ("gan_fast.cli.edit", "move pictures along directions found in the weights (stylegan2)"),
     "project": ("gan_fast.cli.project", "find the styles of a picture (stylegan2)"),
     "evaluate": ("gan_fast.cli.evaluate", "measure the quality of a run, beside its baselines"),
+    "export": ("gan_fast.cli.export", "the generator as torch.export or ONNX, checked, to run without gan_fast"),
     "convert": ("gan_fast.cli.convert", "turn a StyleGAN2 .pkl into safetensors, running nothing of it"),
     "data": ("gan_fast.cli.data", "look into images and pack them for training"),
     "doctor": ("gan_fast.doctor", "versions, devices, and which kernel serves each op and why"),

@@ -17,7 +17,7 @@ class GeneratorOptions:
     """Which generator, and where it runs."""
 
     run: Path | None = None
-    """Run folder or checkpoint. Default: the newest run under runs/."""
+    """Run folder, checkpoint, or RUN/best. Default: the newest run under runs/."""
 
     weights: Path | None = None
     """Instead of a run: a file or folder that `gan-fast convert` wrote."""

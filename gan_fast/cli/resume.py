@@ -11,6 +11,7 @@ import tyro
 
 from gan_fast.cli.parse import parse
 from gan_fast.cli.train import run
+from gan_fast.metrics.fidelity import Metric
 from gan_fast.training import Trainer, folder
 
 
@@ -19,7 +20,7 @@ class Resume:
     """Go on with a run, exactly as if it had never stopped."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
-    """Run folder, or one of its checkpoints. Default: the newest run under runs/."""
+    """Run folder, one of its checkpoints, or RUN/best. Default: the newest run under runs/."""
 
     steps: int | None = None
     """New total of critic steps."""
@@ -29,6 +30,15 @@ class Resume:
 
     seconds: float | None = None
     """New total of training time. Any of these three replaces the run's own budget."""
+
+    metrics: tuple[Metric, ...] | None = None
+    """Judge samples by these from now on."""
+
+    evaluate_kimg: float | None = None
+    """Judge samples, and keep the best checkpoint, after every so many thousand images."""
+
+    inception_weights: str | None = None
+    """Weights file of the Inception of FID."""
 
     device: str | None = None
     """Go on on another device; no longer bit for bit."""

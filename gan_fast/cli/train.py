@@ -29,7 +29,9 @@ def run(trainer: Trainer) -> None:
         return
     print("\n".join(result.lines()))
     count = trainer.recipe.evaluation_samples
-    if result.reason == "finished" and count != 0:
+    if trainer.judgement is not None and result.reason == "finished":
+        print("\n".join(trainer.judgement.lines()))
+    elif result.reason == "finished" and count != 0:
         print("judging samples", flush=True)
         report, where = evaluate_run(result.run, count=count, data=trainer.data)
         print("\n".join([*report.lines(), f"  written to   {where}"]))

@@ -5,7 +5,8 @@
 
 Written into a hidden folder beside the final one, flushed to disk, then renamed: a process killed at any moment
 leaves either the finished folder or the hidden one, which the next save removes. A run's `latest` file names the
-newest finished folder and is itself replaced atomically, last. Nothing is pickled.
+newest finished folder and is itself replaced atomically, last. So is `best`, which names the one whose samples were
+judged best and, on its second line, says how. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ FORMAT = "gan_fast checkpoint"
 VERSION = 1
 STATE_FILE = "state.json"
 LATEST_FILE = "latest"
+BEST_FILE = "best"
 _HIDDEN = ".partial-"
 
 
@@ -136,27 +138,56 @@ def point_latest(run: Path, folder: Path) -> None:
     write_file(run / LATEST_FILE, f"{folder.relative_to(run).as_posix()}\n".encode())
 
 
+def point_best(run: Path, folder: Path, judged: Mapping[str, Any]) -> None:
+    """Make `folder`, inside `run`, the best checkpoint, and say how it was judged."""
+    content = f"{folder.relative_to(run).as_posix()}\n{json.dumps(judged, allow_nan=False)}\n"
+    write_file(run / BEST_FILE, content.encode())
+
+
+def read_best(run: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The best checkpoint of a run and how it was judged, or None where none was judged or it is no longer there."""
+    pointer = run / BEST_FILE
+    if not pointer.is_file():
+        return None
+    try:
+        name, judged = pointer.read_text(encoding="utf-8").splitlines()
+        folder, said = run / name, json.loads(judged)
+    except ValueError as error:
+        raise CheckpointError(f"{pointer} is damaged ({error}): remove it to go on without") from None
+    return (folder, said) if (folder / STATE_FILE).is_file() else None
+
+
 def latest(path: Path) -> Path:
-    """The checkpoint folder meant by `path`: a checkpoint itself, or the newest one of a run folder."""
+    """The checkpoint folder meant by `path`: a checkpoint itself, the newest one of a run folder, or what RUN/best or
+    RUN/latest names."""
     if (path / STATE_FILE).is_file():
         return path
     pointer = path / LATEST_FILE
+    if path.name in (LATEST_FILE, BEST_FILE) and not path.is_dir():
+        pointer, path = path, path.parent
+        if pointer.name == BEST_FILE and not pointer.exists() and (path / LATEST_FILE).is_file():
+            raise CheckpointError(f"{path} has no best checkpoint: it was not trained with --evaluate-kimg")
     if not pointer.is_file():
         if not path.exists():
             raise CheckpointError(f"{path} does not exist")
         raise CheckpointError(f"{path} is neither a run folder (no {LATEST_FILE}) nor a checkpoint (no {STATE_FILE})")
-    name = pointer.read_text(errors="replace").strip()
+    name = pointer.read_text(errors="replace").partition("\n")[0].strip()
     folder = path / name
     if not name or not folder.is_dir():
         raise CheckpointError(f"{pointer} names {name!r}, which is not a folder of this run")
     return folder
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the `keep` newest checkpoints of `folder` (names sort by age), and what killed saves left."""
+def prune(folder: Path, keep: int, spared: Collection[Path] = ()) -> None:
+    """Remove all but the `keep` newest checkpoints of `folder` (names sort by age), and what killed saves left.
+
+    Those of `spared` stay whatever their age.
+    """
     for entry in folder.glob(f"{_HIDDEN}*"):
         shutil.rmtree(entry)
     for entry in sorted(path for path in folder.iterdir() if (path / STATE_FILE).is_file())[:-keep]:
+        if entry in spared:
+            continue
         # Hidden first, so that no half-removed folder ever looks like a checkpoint.
         hidden = entry.with_name(_HIDDEN + entry.name)
         os.replace(entry, hidden)

@@ -1,11 +1,13 @@
 """The folder of a run:
 
 RUN/latest                       names the newest checkpoint
+RUN/best                         names the best, where samples are judged while it trains
 RUN/checkpoints/000012800/       see gan_fast.training.checkpoint; named by critic steps
 RUN/samples.png  losses.png      refreshed at every snapshot
 RUN/log.jsonl                    one line of losses per reading
 RUN/tensorboard/                 the same for TensorBoard
 RUN/quality.json                 the last evaluation
+RUN/evaluations.jsonl            one line of figures per evaluation while it trains
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class RunFolder:
         self.log = path / "log.jsonl"
         self.tensorboard = path / "tensorboard"
         self.quality = path / "quality.json"
+        self.evaluations = path / "evaluations.jsonl"
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"{step:09d}"

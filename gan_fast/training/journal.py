@@ -1,4 +1,4 @@
-"""What a run leaves behind for people: log.jsonl, TensorBoard, samples.png and losses.png."""
+"""What a run leaves behind for people: log.jsonl, evaluations.jsonl, TensorBoard, samples.png and losses.png."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class Journal:
         self.folder = folder
         self.readings = [reading for reading in _read(folder) if reading.step <= step]
         write_file(folder.log, "".join(map(_line, self.readings)).encode())
+        if folder.evaluations.exists():
+            write_file(folder.evaluations, _judged_until(folder, step).encode())
         self._board = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
 
     def close(self) -> None:
@@ -50,6 +52,13 @@ class Journal:
         for name, value in _flat(reading).items():
             if name not in ("step", "seconds"):
                 self._board.add_scalar(name, value, reading.step)
+
+    def judged(self, step: int, images: int, figures: dict[str, float]) -> None:
+        """Write the figures of an evaluation."""
+        with open(self.folder.evaluations, "a", encoding="utf-8") as log:
+            log.write(json.dumps({"step": step, "images": images, **figures}) + "\n")
+        for name, value in figures.items():
+            self._board.add_scalar(f"quality/{name}", value, step)
 
     def snapshot(self, step: int, samples: Tensor, real: Tensor | None = None) -> None:
         """Refresh the pictures with samples: images `[N, C, H, W]` in [-1, 1], or points `[N, D]` over real ones."""
@@ -96,3 +105,15 @@ def _read(folder: RunFolder) -> list[Reading]:
             # The last line of a killed run may be half written.
             break
     return readings
+
+
+def _judged_until(folder: RunFolder, step: int) -> str:
+    kept = []
+    for line in folder.evaluations.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] > step:
+                continue
+        except (json.JSONDecodeError, KeyError, TypeError):
+            break
+        kept.append(line + "\n")
+    return "".join(kept)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gan_fast.losses import AdversarialLoss
+from gan_fast.metrics.fidelity import Metric, check_metrics
 from gan_fast.training.ema import EMA
 from gan_fast.training.machine import Machine
 from gan_fast.training.step import AdversarialStep, Penalties, Players, Step
@@ -110,6 +111,17 @@ class Recipe:
     """Samples that `gan-fast train` judges when it is done; 0 for no evaluation. Default: 2,000 images or 10,000
     points."""
 
+    metrics: tuple[Metric, ...] = ("proxy",)
+    """What samples are judged by, the one that decides which checkpoint is best first. Names that begin with proxy need
+    nothing; the others need torch-fidelity and the weights of Inception."""
+
+    evaluate_kimg: float | None = None
+    """Judge samples after every so many thousand images too, and keep the best checkpoint. Default: only `gan-fast
+    train` does, when it is done."""
+
+    inception_weights: str | None = None
+    """Weights file of the Inception of FID. Default: $GAN_FAST_INCEPTION, or where torch-fidelity would have put it."""
+
     quiet: bool = False
     """Plain lines instead of a progress bar, as when the output is not a terminal."""
 
@@ -123,6 +135,11 @@ class Recipe:
             value = getattr(self, field)
             if value is not None and not value >= 0:
                 raise ValueError(f"{field} must be 0 or greater, got {value!r}")
+        # From a checkpoint's JSON it comes as a list.
+        object.__setattr__(self, "metrics", tuple(self.metrics))
+        check_metrics(self.metrics)
+        if self.evaluate_kimg is not None and self.evaluation_samples == 0:
+            raise ValueError("evaluate_kimg judges samples while it trains: evaluation_samples must not be 0 then")
         if self.updates == "simultaneous" and self.generator_period() != 1:
             raise ValueError(
                 "simultaneous updates train both networks at every step, got "
@@ -141,6 +158,7 @@ class Recipe:
             "snapshot_seconds",
             "keep",
             "log_steps",
+            "evaluate_kimg",
         )
 
     @classmethod

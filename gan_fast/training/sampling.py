@@ -32,6 +32,14 @@ def chosen_classes(seeds: Sequence[int], classes: Sequence[int] | None, known: i
     return torch.tensor(list(seeds if classes is None else classes), dtype=torch.int64) % max(known, 1)
 
 
+def requested_classes(
+    generator: nn.Module, seeds: Sequence[int], classes: Sequence[int] | None = None
+) -> Tensor | None:
+    """The class that each sample of a generator is asked to be, int64 `[N]`; None of an unconditional one."""
+    known = models.classes_of(generator)
+    return chosen_classes(seeds, classes, known) if known else None
+
+
 @torch.no_grad()
 def sample(
     generator: nn.Module, seeds: Sequence[int], latent_size: int, classes: Sequence[int] | None = None
@@ -74,8 +82,7 @@ class Sampler:
 
     def requested(self, seeds: Sequence[int], classes: Sequence[int] | None = None) -> Tensor | None:
         """The class that each of `samples` was asked to be, int64 `[N]`; None of an unconditional generator."""
-        known = models.classes_of(self.generator)
-        return chosen_classes(seeds, classes, known) if known else None
+        return requested_classes(self.generator, seeds, classes)
 
     def samples(self, seeds: Sequence[int], classes: Sequence[int] | None = None) -> Tensor:
         """Images `[N, C, H, W]` in [-1, 1], or points `[N, D]`, fp32 on the CPU."""

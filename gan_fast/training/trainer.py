@@ -1,6 +1,6 @@
 """The loop around a step: data in, two networks trained, an average kept, everything saved.
 
-for each batch x:   step(x);  ema.update();     now and then: read losses, draw pictures, save
+for each batch x:   step(x);  ema.update();     now and then: read losses, draw pictures, save, judge samples
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from torch import Tensor
 import gan_fast
 from gan_fast import data as data_module
 from gan_fast import models
+from gan_fast.metrics.fidelity import PROXY
 from gan_fast.training import checkpoint, distributed, feed, folder, machine, progress
 from gan_fast.training.ema import EMA
+from gan_fast.training.evaluation import Judge, Judgement, keep_if_best, write_judgement
 from gan_fast.training.interrupt import interrupts
 from gan_fast.training.journal import Journal, Reading
 from gan_fast.training.recipe import Recipe
-from gan_fast.training.sampling import sample
+from gan_fast.training.sampling import requested_classes, sample
 from gan_fast.training.step import Latents, Players, StepStats
 
 _GRID_IMAGES = 100
@@ -34,13 +36,17 @@ class NonFiniteError(RuntimeError):
 
 
 class FitResult(NamedTuple):
-    """How `fit` ended. reason: "finished" (the budget is used) or "interrupted" (Ctrl-C or SIGTERM)."""
+    """How `fit` ended. reason: "finished" (the budget is used) or "interrupted" (Ctrl-C or SIGTERM).
+
+    best: the checkpoint that was judged best, where samples were judged while it trained.
+    """
 
     reason: str
     step: int
     images: int
     seconds: float
     run: Path
+    best: Path | None = None
 
     def lines(self) -> list[str]:
         """Where everything is and how to go on."""
@@ -51,6 +57,7 @@ class FitResult(NamedTuple):
             f"  samples      {run / 'samples.png'}",
             f"  losses       {run / 'losses.png'}",
             f"  checkpoint   {run / 'checkpoints' / f'{self.step:09d}'}",
+            *([f"  best         {self.best}, also as {run / checkpoint.BEST_FILE}"] if self.best else []),
             f"  tensorboard  tensorboard --logdir {run / 'tensorboard'}",
             f"  more images  gan-fast generate --run {run}",
             f"  go on with   gan-fast resume {run}{more}",
@@ -102,6 +109,17 @@ class Trainer:
             world=self.world,
             labels=recipe.wants_labels(),
         )
+        # Before any network is made: what cannot be judged is said now, not after hours.
+        self.judge: Judge | None = None
+        self.judgement: Judgement | None = None
+        if self.world.is_main and (recipe.evaluate_kimg is not None or recipe.metrics != (PROXY,)):
+            self.judge = Judge(
+                data,
+                recipe.metrics,
+                recipe.evaluation_samples,
+                inception_weights=recipe.inception_weights,
+                device=device,
+            )
         self.out = out or recipe.out
         self.run: folder.RunFolder | None = None
 
@@ -156,7 +174,7 @@ class Trainer:
         main = self.world.is_main
         show = progress.make(self.recipe.quiet, main)
         before, began = self.seconds, time.perf_counter()
-        saved_at, saved_step = began, self.steps
+        saved_at, saved_step, judged = began, self.steps, self.steps
         show.say(f"{self.recipe.name} on {self._data_name()}, {self._sizes()}; {self.machine}")
         show.say(f"until {self.recipe.budget}; run folder {self.run.path}")
         journal = Journal(self.run, self.steps) if main else None
@@ -170,8 +188,17 @@ class Trainer:
         self._read_at = (self.steps, self.images, self.seconds)
         stop = self._fraction() >= 1
         while not stop:
+            images = self.images
             self.step(self.feed.next())
             self.seconds = before + time.perf_counter() - began
+            if self._judging_due(images):
+                paused = time.perf_counter()
+                self._snapshot(journal)
+                saved_step = judged = self.steps
+                self._judge(journal, show)
+                # Time spent judging is not training time.
+                began += time.perf_counter() - paused
+                saved_at = time.perf_counter()
             reading_due = self.steps % self.recipe.log_steps == 0
             # Alone, a request to stop is met after every step. Several processes must agree, which costs a
             # message, so they do it when they read.
@@ -192,9 +219,12 @@ class Trainer:
                 saved_at, saved_step = time.perf_counter(), self.steps
         if self.steps > saved_step:
             self._snapshot(journal)
-        distributed.wait(self.world)
         reason = "finished" if self._fraction() >= 1 else "interrupted"
-        return FitResult(reason, self.steps, self.images, self.seconds, self.run.path)
+        if reason == "finished" and self.recipe.evaluate_kimg is not None and self.steps > judged:
+            self._judge(journal, show)
+        distributed.wait(self.world)
+        best = checkpoint.read_best(self.run.path)
+        return FitResult(reason, self.steps, self.images, self.seconds, self.run.path, best and best[0])
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint to the folder `path`, atomically. Under torchrun only the first process writes."""
@@ -351,7 +381,30 @@ class Trainer:
         where = self.run.checkpoint(self.steps)
         self.save(where)
         checkpoint.point_latest(self.run.path, where)
-        checkpoint.prune(self.run.checkpoints, self.recipe.keep)
+        best = checkpoint.read_best(self.run.path)
+        # A run that goes on from an earlier checkpoint saves beside later ones: the new one stays.
+        checkpoint.prune(self.run.checkpoints, self.recipe.keep, {where, best[0]} if best else {where})
+
+    def _judging_due(self, before: int) -> bool:
+        """Whether the step from `before` images went to a multiple of `evaluate_kimg`, the same on every rank."""
+        if self.recipe.evaluate_kimg is None:
+            return False
+        every = self.recipe.evaluate_kimg * 1000
+        return self.images // every > before // every
+
+    def _judge(self, journal: Journal | None, show: progress.Progress) -> None:
+        """Judge samples of the checkpoint just saved, and keep it if it is the best; the first process, for all."""
+        if journal is None:
+            return
+        assert self.run is not None and self.judge is not None
+        requested = requested_classes(self.ema.module, range(self.judge.count))
+        self.judgement = self.judge(self.sample(self.judge.count), show.say, requested)
+        where = self.run.checkpoint(self.steps)
+        journal.judged(self.steps, self.images, self.judgement.figures)
+        write_judgement(self.judgement, where, 0)
+        best = keep_if_best(self.run.path, where, self.judgement, self.recipe.metrics[0])
+        said = "  ".join(f"{name} {value:.4g}" for name, value in self.judgement.figures.items())
+        show.say(f"step {self.steps}  kimg {self.images / 1000:.1f}  {said}{'  the best so far' if best else ''}")
 
     def _data_name(self) -> str:
         name = getattr(self.data, "name", type(self.data).__name__)

@@ -93,7 +93,8 @@ class MappingNetwork(nn.Module):
             check_batch("c", c, self.c_dim)
             with own_precision(c):
                 parts.append(normalize_2nd_moment(self.embed(c.to(weight.dtype))))
-        if len({len(part) for part in parts}) > 1:
+        # shape[0] and not len(), which would make the batch of an exported network a constant
+        if len(parts) == 2 and parts[0].shape[0] != parts[1].shape[0]:
             raise ValueError(f"z and c must be of one batch, got {len(parts[0])} and {len(parts[1])} samples")
         x = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         with own_precision(x):

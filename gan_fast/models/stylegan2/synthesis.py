@@ -199,7 +199,7 @@ class SynthesisBlock(Precision):
         """
         weight = self.conv1.weight
         if x is None:
-            x = self.place(self.const.expand(len(ws), -1, -1, -1), weight, force_fp32)
+            x = self.place(self.const.expand(ws.shape[0], -1, -1, -1), weight, force_fp32)
             x = self.conv1(x, ws[:, 0], **layer_kwargs)
         else:
             x = self.place(x, weight, force_fp32)
