@@ -74,6 +74,12 @@ class ConcatCritic(nn.Module):
         self.inner, self.shape, self.c_dim = inner, shape, classes
         self.flat = isinstance(inner, mlp.Critic)
 
+    @property
+    def logit_layer(self) -> nn.Module:
+        """The layer that makes features into logits."""
+        layer: nn.Module = self.inner.logit_layer
+        return layer
+
     def forward(self, samples: Tensor, labels: Tensor) -> Tensor:
         _check(samples, self.shape, "samples", labels, self.c_dim)
         y = labels.to(samples.dtype)
@@ -119,6 +125,11 @@ class ProjectionCritic(nn.Module):
         nn.init.normal_(self.v.weight, 0.0, 1 / math.sqrt(features))
         if spectral:
             spectral_norm(self.v)
+
+    @property
+    def logit_layer(self) -> nn.Module:
+        """The layer that makes features into the unconditional part of logits."""
+        return self.psi
 
     def forward(self, samples: Tensor, labels: Tensor) -> Tensor:
         _check(samples, self.shape, "samples", labels, self.c_dim)

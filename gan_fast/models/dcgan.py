@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from gan_fast.models.batch import BatchLayers, check_packing
+
 CRITIC_NORMS = ("batch", "none", "spectral")
 GENERATOR_NORMS = ("batch", "none")
 
@@ -117,6 +119,7 @@ class Critic(nn.Module):
         max_channels: int = 512,
         extra_layers: int = 0,
         norm: str = "batch",
+        batch: BatchLayers = BatchLayers(),  # noqa: B008 (a NamedTuple of numbers)
     ) -> None:
         super().__init__()
         widths = layer_widths(resolution, base_channels, max_channels)
@@ -130,10 +133,10 @@ class Critic(nn.Module):
 
         def add(width: int, kernel: int, stride: int, normalised: bool = True) -> None:
             nonlocal previous
-            batch = norm == "batch" and normalised
-            conv = nn.Conv2d(previous, width, kernel, stride, padding=1, bias=not batch)
+            batch_norm = norm == "batch" and normalised
+            conv = nn.Conv2d(previous, width, kernel, stride, padding=1, bias=not batch_norm)
             layers.append(spectral_norm(conv) if norm == "spectral" else conv)
-            if batch:
+            if batch_norm:
                 layers.append(nn.BatchNorm2d(width))
             layers.append(nn.LeakyReLU(LEAK, inplace=True))
             previous = width
@@ -145,10 +148,17 @@ class Critic(nn.Module):
             add(width, 4, 2, normalised=step > 0 or extra_layers > 0)
             for _ in range(extra_layers):
                 add(width, 3, 1)
-        logit = nn.Conv2d(previous, 1, SMALLEST_SIDE)
+        seen, features = batch.make(previous, SMALLEST_SIDE**2)
+        layers += seen
+        logit = nn.Linear(features, 1) if batch.flattens else nn.Conv2d(features, 1, SMALLEST_SIDE)
         layers.append(spectral_norm(logit) if norm == "spectral" else logit)
         self.layers = nn.Sequential(*layers)
         _initialise(self)
+
+    @property
+    def logit_layer(self) -> nn.Module:
+        """The layer that makes features into logits."""
+        return self.layers[-1]
 
     def forward(self, images: Tensor) -> Tensor:
         if images.dim() != 4 or tuple(images.shape[1:]) != self.image_shape:
@@ -165,7 +175,7 @@ def _check_extra(extra_layers: int) -> None:
 def _initialise(network: nn.Module) -> None:
     """Weights N(0, 0.02), batch-normalisation gains N(1, 0.02), biases 0 (section 4 of the paper)."""
     for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             # A spectrally normalised weight is computed: its parameter is `original`.
             spectral = getattr(module, "parametrizations", None)
             nn.init.normal_(spectral["weight"].original if spectral is not None else module.weight, 0.0, INIT_STD)
@@ -186,9 +196,18 @@ def build(
     extra_layers: int = 0,
     critic_norm: str = "batch",
     generator_norm: str = "batch",
+    packing: int = 1,
+    minibatch_stddev: int = 0,
+    minibatch_discrimination: int = 0,
 ) -> tuple[Generator, Critic]:
-    """The pair, with the paper's 64x64 networks as defaults."""
+    """The pair, with the paper's 64x64 networks as defaults.
+
+    The critic scores `packing` images at once, `[N, packing * channels, R, R]`, and may look at its batch
+    (`BatchLayers`).
+    """
     shared = {"base_channels": base_channels, "max_channels": max_channels, "extra_layers": extra_layers}
     generator = Generator(resolution, channels, latent_dim=latent_dim, norm=generator_norm, **shared)
-    critic = Critic(resolution, channels, norm=critic_norm, **shared)
+    check_packing(packing)
+    batch = BatchLayers(minibatch_stddev, minibatch_discrimination)
+    critic = Critic(resolution, channels * packing, norm=critic_norm, batch=batch, **shared)
     return generator, critic

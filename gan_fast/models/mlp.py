@@ -18,6 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from gan_fast.models.batch import BatchLayers, check_packing
+
 LEAK = 0.2
 
 
@@ -27,11 +29,12 @@ def _check_positive(**values: int) -> None:
             raise ValueError(f"{name} must be a positive whole number, got {value!r}")
 
 
-def _layers(sizes: Sequence[int], activation: nn.Module) -> nn.Sequential:
+def _layers(sizes: Sequence[int], activation: nn.Module, batch: BatchLayers = BatchLayers()) -> nn.Sequential:  # noqa: B008
     layers: list[nn.Module] = []
-    for inputs, outputs in itertools.pairwise(sizes):
+    for inputs, outputs in itertools.pairwise(sizes[:-1]):
         layers += [nn.Linear(inputs, outputs), activation]
-    network = nn.Sequential(*layers[:-1])
+    seen, features = batch.make(sizes[-2])
+    network = nn.Sequential(*layers, *seen, nn.Linear(features, sizes[-1]))
     linear = [layer for layer in network if isinstance(layer, nn.Linear)]
     with torch.no_grad():
         for layer in linear:
@@ -58,12 +61,17 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """Samples [N, *shape] to raw logits [N]."""
+    """Samples [N, *shape] to raw logits [N]; before the last layer it may look at the batch."""
 
-    def __init__(self, shape: Sequence[int], *, width: int, depth: int) -> None:
+    def __init__(self, shape: Sequence[int], *, width: int, depth: int, batch: BatchLayers = BatchLayers()) -> None:  # noqa: B008
         super().__init__()
         self.shape = tuple(shape)
-        self.layers = _layers([math.prod(shape), *[width] * depth, 1], nn.LeakyReLU(LEAK))
+        self.layers = _layers([math.prod(shape), *[width] * depth, 1], nn.LeakyReLU(LEAK), batch)
+
+    @property
+    def logit_layer(self) -> nn.Module:
+        """The layer that makes features into logits."""
+        return self.layers[-1]
 
     def forward(self, samples: Tensor) -> Tensor:
         if tuple(samples.shape[1:]) != self.shape:
@@ -72,11 +80,24 @@ class Critic(nn.Module):
 
 
 def build(
-    shape: Sequence[int] = (2,), *, latent_dim: int = 64, width: int = 128, depth: int = 3
+    shape: Sequence[int] = (2,),
+    *,
+    latent_dim: int = 64,
+    width: int = 128,
+    depth: int = 3,
+    packing: int = 1,
+    minibatch_stddev: int = 0,
+    minibatch_discrimination: int = 0,
 ) -> tuple[Generator, Critic]:
-    """The pair, for samples of `shape`: (D,) for points or (C, H, W) for images. ValueError for any other sizes."""
+    """The pair, for samples of `shape`: (D,) for points or (C, H, W) for images. ValueError for any other sizes.
+
+    The critic scores `packing` samples at once, `[N, packing * D]` or `[N, packing * C, H, W]`, and may look at its
+    batch (`BatchLayers`).
+    """
     if len(shape) not in (1, 3):
         raise ValueError(f"shape must be [D] for points or [C, H, W] for images, got {list(shape)}")
     _check_positive(latent_dim=latent_dim, width=width, depth=depth, **{"each side of shape": min(shape)})
     generator = Generator(shape, latent_dim=latent_dim, width=width, depth=depth)
-    return generator, Critic(shape, width=width, depth=depth)
+    check_packing(packing)
+    batch = BatchLayers(minibatch_stddev, minibatch_discrimination)
+    return generator, Critic((shape[0] * packing, *shape[1:]), width=width, depth=depth, batch=batch)

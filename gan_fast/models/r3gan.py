@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_fast import ops
+from gan_fast.models.batch import BatchLayers, check_packing
 
 SLOPE = 0.2
 _GAIN = math.sqrt(2 / (1 + SLOPE**2))
@@ -118,7 +119,16 @@ class Generator(nn.Module):
 class Critic(nn.Module):
     """Images `[N, channels, H, H]` to raw logits `[N]`. `widths` from 4x4 up, as of the generator."""
 
-    def __init__(self, channels: int, widths: Sequence[int], *, blocks: int, expansion: int, group_size: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        widths: Sequence[int],
+        *,
+        blocks: int,
+        expansion: int,
+        group_size: int,
+        batch: BatchLayers = BatchLayers(),  # noqa: B008 (a NamedTuple of numbers)
+    ) -> None:
         super().__init__()
         self.shape = (channels, _START << (len(widths) - 1), _START << (len(widths) - 1))
         scale = (blocks * len(widths)) ** -0.25
@@ -129,16 +139,24 @@ class Critic(nn.Module):
         for before, after in itertools.pairwise(down):
             layers.append(Resample(before, after, up=False))
             layers += _stage(after, blocks, expansion, group_size, scale)
-        self.stages = nn.Sequential(*layers)
-        self.basis = nn.Conv2d(down[-1], down[-1], _START, groups=down[-1], bias=False)
+        deviation, width = batch.make_stddev(down[-1])
+        self.stages = nn.Sequential(*layers, *deviation)
+        self.basis = nn.Conv2d(width, width, _START, groups=width, bias=False)
         _draw(self.basis)
-        self.linear = nn.Linear(down[-1], 1, bias=False)
+        closeness, features = batch.make_discrimination(width)
+        self.closeness = nn.Sequential(*closeness)
+        self.linear = nn.Linear(features, 1, bias=False)
         _draw(self.linear)
+
+    @property
+    def logit_layer(self) -> nn.Module:
+        """The layer that makes features into logits."""
+        return self.linear
 
     def forward(self, images: Tensor) -> Tensor:
         if tuple(images.shape[1:]) != self.shape:
             raise ValueError(f"images must be [N, {', '.join(map(str, self.shape))}], got {list(images.shape)}")
-        logits: Tensor = self.linear(self.basis(self.stages(self.from_image(images))).flatten(1))
+        logits: Tensor = self.linear(self.closeness(self.basis(self.stages(self.from_image(images))).flatten(1)))
         return logits.flatten()
 
 
@@ -158,8 +176,15 @@ def build(
     blocks: int = 2,
     expansion: int = 2,
     group_size: int = 16,
+    packing: int = 1,
+    minibatch_stddev: int = 0,
+    minibatch_discrimination: int = 0,
 ) -> tuple[Generator, Critic]:
-    """The pair for images `[channels, resolution, resolution]`. ValueError for sizes the networks cannot have."""
+    """The pair for images `[channels, resolution, resolution]`. ValueError for sizes the networks cannot have.
+
+    The critic scores `packing` images at once, `[N, packing * channels, R, R]`, and may look at its batch
+    (`BatchLayers`).
+    """
     numbers = {"latent_dim": latent_dim, "channels": channels, "base_channels": base_channels, "blocks": blocks}
     numbers |= {"max_channels": max_channels, "expansion": expansion, "group_size": group_size}
     for name, value in numbers.items():
@@ -175,4 +200,7 @@ def build(
                 "base_channels and max_channels so that they do"
             )
     own = {"blocks": blocks, "expansion": expansion, "group_size": group_size}
-    return Generator(channels, widths, latent_dim=latent_dim, **own), Critic(channels, widths, **own)
+    check_packing(packing)
+    batch = BatchLayers(minibatch_stddev, minibatch_discrimination)
+    generator = Generator(channels, widths, latent_dim=latent_dim, **own)
+    return generator, Critic(channels * packing, widths, batch=batch, **own)

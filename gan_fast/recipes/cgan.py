@@ -34,5 +34,10 @@ class CGAN(DCGAN):
         return True
 
     def networks(self, shape: tuple[int, ...], classes: int = 0) -> tuple[str, dict[str, Any]]:
+        if self.critic_sees():
+            raise ValueError(
+                f"{', '.join(self.critic_sees())} put samples of a batch side by side, whatever their classes: leave "
+                "them out, or train dcgan"
+            )
         network, config = super().networks(shape)
         return "cgan", {"network": network, "conditioning": self.conditioning, "classes": classes, **config}

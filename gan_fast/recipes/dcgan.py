@@ -53,14 +53,16 @@ class DCGAN(NetworkRecipe):
     """Adversarial loss; the paper's is non_saturating."""
 
     label_smoothing: float = 0.0
-    """One-sided: the critic's target for real images is 1 minus this (non_saturating only)."""
+    """One-sided: the critic's target for real images is 1 minus this, such as 0.1 (Salimans et al. 2016; non_saturating
+    only). Helps where the critic grows too sure of itself and stops teaching."""
 
     # Twice the paper's 2e-4.
     lr_g: float = 4e-4
     """Adam's learning rate for the generator."""
 
     lr_d: float = 4e-4
-    """Adam's learning rate for the critic."""
+    """Adam's learning rate for the critic. Two time scales (Heusel et al. 2017): two to four times lr_g helps where the
+    critic lags behind the generator, the reverse where it wins."""
 
     # Section 4 of the paper: 0.9 made training oscillate.
     beta1: float = 0.5

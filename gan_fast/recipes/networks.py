@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from gan_fast.training.recipe import Recipe
+from gan_fast.recipes.techniques import TechniqueRecipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NetworkRecipe(Recipe):
+class NetworkRecipe(TechniqueRecipe):
     """Settings of the networks. Those of the convolutional ones are for images, `width` and `depth` for the others."""
 
     network: Literal["auto", "dcgan", "mlp"] = "auto"
@@ -75,11 +75,12 @@ class NetworkRecipe(Recipe):
                 "use --network mlp or auto"
             )
         if self.network == "mlp" or points:
-            return "mlp", {"shape": list(shape), "latent_dim": latent_dim, "width": self.width, "depth": self.depth}
+            size = {"width": self.width, "depth": self.depth}
+            return "mlp", {"shape": list(shape), "latent_dim": latent_dim, **size, **self.critic_sees()}
         extra = self.extra_layers if self.extra_layers is not None else int(shape[-1] < 32)
         names = ("base_channels", "max_channels", "critic_norm", "generator_norm")
         own = {"latent_dim": latent_dim, "extra_layers": extra, **{name: getattr(self, name) for name in names}}
-        return "dcgan", {"resolution": shape[-1], "channels": shape[0], **own}
+        return "dcgan", {"resolution": shape[-1], "channels": shape[0], **own, **self.critic_sees()}
 
 
 def adam(network: nn.Module, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:

@@ -25,13 +25,14 @@ from torch import nn
 
 from gan_fast import losses
 from gan_fast.recipes.networks import adam
+from gan_fast.recipes.techniques import TechniqueRecipe
 from gan_fast.training.ema import EMA
-from gan_fast.training.recipe import Budget, Penalties, Recipe
+from gan_fast.training.recipe import Budget, Penalties
 from gan_fast.training.step import AdversarialStep, Step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class R3GAN(Recipe):
+class R3GAN(TechniqueRecipe):
     """R3GAN (Huang et al. 2024): relativistic loss, R1 and R2 at every step, Fixup residual networks."""
 
     name: ClassVar[str] = "r3gan"
@@ -115,7 +116,7 @@ class R3GAN(Recipe):
     def networks(self, shape: tuple[int, ...], classes: int = 0) -> tuple[str, dict[str, Any]]:
         if self.network == "mlp" or (self.network == "auto" and len(shape) == 1):
             size = {"width": self.width, "depth": self.depth}
-            return "mlp", {"shape": list(shape), "latent_dim": self.latent_size(shape), **size}
+            return "mlp", {"shape": list(shape), "latent_dim": self.latent_size(shape), **size, **self.critic_sees()}
         if len(shape) == 1:
             raise ValueError(
                 f"network r3gan is for images [C, H, H] and the data holds points {list(shape)}: "
@@ -123,7 +124,7 @@ class R3GAN(Recipe):
             )
         names = ("base_channels", "max_channels", "blocks", "expansion", "group_size")
         own = {"latent_dim": self.latent_size(shape), **{name: getattr(self, name) for name in names}}
-        return "r3gan", {"resolution": shape[-1], "channels": shape[0], **own}
+        return "r3gan", {"resolution": shape[-1], "channels": shape[0], **own, **self.critic_sees()}
 
     def loss_function(self) -> losses.AdversarialLoss:
         return losses.RelativisticLoss()
@@ -155,6 +156,7 @@ class R3GAN(Recipe):
         optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
         average: EMA,
     ) -> None:
+        super().follow(images, step, optimizers, average)
         now = self.at(images)
         for optimizer in optimizers:
             for group in optimizer.param_groups:

@@ -11,8 +11,8 @@ hooks, which do not survive a double backward.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -55,6 +55,40 @@ def mean(values: Tensor, world: World) -> Tensor:
         dist.all_reduce(values)
         values = values / world.size
     return values
+
+
+def gather(values: Tensor, world: World) -> Tensor:
+    """The rows `[N, ...]` of all ranks, one rank's after the other's, `[world * N, ...]`; without gradient."""
+    if world.size == 1:
+        return values.detach()
+    parts = [torch.empty_like(values) for _ in range(world.size)]
+    dist.all_gather(parts, values.detach().contiguous())
+    return torch.cat(parts)
+
+
+class _Mean(torch.autograd.Function):
+    """y = 1/world sum over ranks x. Each rank's loss depends on every rank's x, so cotangents are averaged too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, world: World) -> Tensor:
+        ctx.world = world
+        return mean(x.clone(), world)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        return mean(dy.clone(), ctx.world), None
+
+
+def mean_with_gradient(values: Sequence[Tensor], world: World) -> list[Tensor]:
+    """Each tensor's mean over the ranks, differentiable once, in one all-reduce there and one back.
+
+    With parameters' gradients averaged over ranks afterwards, those are the gradients of the ranks' mean loss.
+    """
+    if world.size == 1 or not values:
+        return list(values)
+    flat: Tensor = _Mean.apply(torch.cat([value.reshape(-1) for value in values]), world)
+    pieces = flat.split([value.numel() for value in values])
+    return [piece.view(value.shape) for piece, value in zip(pieces, values, strict=True)]
 
 
 def any_rank(flags: list[bool], world: World, device: torch.device) -> list[bool]:

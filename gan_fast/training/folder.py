@@ -6,6 +6,8 @@ RUN/checkpoints/000012800/       see gan_fast.training.checkpoint; named by crit
 RUN/samples.png  losses.png      refreshed at every snapshot
 RUN/log.jsonl                    one line of losses per reading
 RUN/tensorboard/                 the same for TensorBoard
+RUN/warnings.jsonl               one line for each warning: what, when, the figures, and its picture
+RUN/warnings/                    the samples of that step
 RUN/quality.json                 the last evaluation
 RUN/evaluations.jsonl            one line of figures per evaluation while it trains
 """
@@ -32,6 +34,8 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.quality = path / "quality.json"
         self.evaluations = path / "evaluations.jsonl"
+        self.warnings = path / "warnings.jsonl"
+        self.warning_pictures = path / "warnings"
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"{step:09d}"

@@ -1,9 +1,12 @@
-"""What a run leaves behind for people: log.jsonl, evaluations.jsonl, TensorBoard, samples.png and losses.png."""
+"""What a run leaves behind for people: log.jsonl, evaluations.jsonl, warnings.jsonl, TensorBoard and pictures."""
 
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -40,6 +43,9 @@ class Journal:
         write_file(folder.log, "".join(map(_line, self.readings)).encode())
         if folder.evaluations.exists():
             write_file(folder.evaluations, _judged_until(folder, step).encode())
+        kept = [entry for entry in read_warnings(folder) if entry["step"] <= step]
+        if folder.warnings.exists():
+            write_file(folder.warnings, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
         self._board = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
 
     def close(self) -> None:
@@ -60,8 +66,38 @@ class Journal:
         for name, value in figures.items():
             self._board.add_scalar(f"quality/{name}", value, step)
 
-    def snapshot(self, step: int, samples: Tensor, real: Tensor | None = None) -> None:
+    def warn(
+        self,
+        kind: str,
+        message: str,
+        figures: dict[str, float],
+        *,
+        step: int,
+        images: int,
+        samples: Tensor | None = None,
+        real: Tensor | None = None,
+    ) -> Path:
+        """Keep a warning with its figures and, where given, the samples of that step (as in `snapshot`); its file."""
+        entry: dict[str, Any] = {"step": step, "images": images, "kind": kind, "message": message}
+        entry["figures"] = {name: value if math.isfinite(value) else str(value) for name, value in figures.items()}
+        if samples is not None:
+            picture = self.folder.warning_pictures / f"{step:09d}-{kind.replace(' ', '-')}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            if samples.ndim == 4:
+                save_grid(picture, samples)
+            else:
+                save_png(picture, plot(samples, real))
+            entry["samples"] = picture.relative_to(self.folder.path).as_posix()
+        with open(self.folder.warnings, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        return self.folder.warnings
+
+    def snapshot(
+        self, step: int, samples: Tensor, real: Tensor | None = None, figures: Mapping[str, float] | None = None
+    ) -> None:
         """Refresh the pictures with samples: images `[N, C, H, W]` in [-1, 1], or points `[N, D]` over real ones."""
+        for name, value in (figures or {}).items():
+            self._board.add_scalar(name, value, step)
         if samples.ndim == 4:
             picture = grid(samples)
             save_grid(self.folder.samples, samples)
@@ -90,6 +126,20 @@ def _flat(reading: Reading) -> dict[str, float]:
     values = reading._asdict()
     more = values.pop("more")
     return {**values, **more}
+
+
+def read_warnings(folder: RunFolder) -> list[dict[str, Any]]:
+    """The run's warnings, oldest first."""
+    if not folder.warnings.exists():
+        return []
+    entries = []
+    for line in folder.warnings.read_text(encoding="utf-8").splitlines():
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            # The last line of a killed run may be half written.
+            break
+    return entries
 
 
 def _read(folder: RunFolder) -> list[Reading]:

@@ -14,6 +14,7 @@ from gan_fast.metrics.fidelity import Metric, check_metrics
 from gan_fast.training.ema import EMA
 from gan_fast.training.machine import Machine
 from gan_fast.training.step import AdversarialStep, Penalties, Players, Step
+from gan_fast.training.techniques import Techniques
 
 __all__ = ["Budget", "Penalties", "Recipe"]
 
@@ -220,6 +221,7 @@ class Recipe:
             generator_period=self.generator_period(),
             updates=self.updates,
             penalties=self.penalties(),
+            techniques=self.techniques(),
             seed=self.seed,
             machine=players.machine,
             world=players.world,
@@ -239,6 +241,10 @@ class Recipe:
     def penalties(self) -> Penalties:
         """None of them unless a recipe says so."""
         return Penalties()
+
+    def techniques(self) -> Techniques:
+        """None of them unless a recipe says so."""
+        return Techniques()
 
     def follow(
         self,

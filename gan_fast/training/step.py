@@ -10,6 +10,9 @@ Alternating updates do the second with new latents, after the first has changed 
 at the same weights and the same z: d generator loss / d G(z) is a by-product of the critic's backward, so D scores no
 image twice.
 
+What else helps either player is in `gan_fast.training.techniques`: what the critic is shown, and what is added to the
+losses.
+
 It reads nothing back from the device and has no shape that depends on data, so it can be captured as a CUDA graph.
 Sources: of the alternation Goodfellow et al., "Generative Adversarial Nets", 2014, algorithm 1; of simultaneous
 gradient descent Nowozin et al., "f-GAN", 2016, algorithm 1.
@@ -23,9 +26,23 @@ import torch
 from torch import Tensor, nn
 
 from gan_fast.losses import AdversarialLoss, CriticStats
-from gan_fast.penalties import clip_weights_, critic_backward, fast_double_backward, gradient_penalty
+from gan_fast.penalties import (
+    MinibatchDiscrimination,
+    MinibatchStdDev,
+    clip_weights_,
+    critic_backward,
+    fast_double_backward,
+    gradient_penalty,
+    r1_penalty,
+    r2_penalty,
+)
 from gan_fast.training.distributed import World, average_gradients
 from gan_fast.training.machine import Machine
+from gan_fast.training.techniques import Applied, Features, Techniques, wide
+from gan_fast.training.unroll import Score, unrolled
+
+# Layers of a critic in which samples of a batch meet.
+_MIXING = (nn.modules.batchnorm._BatchNorm, MinibatchStdDev, MinibatchDiscrimination)
 
 
 class Penalties(NamedTuple):
@@ -97,9 +114,12 @@ class AdversarialStep:
     """The two updates. Batch statistics and batch-coupled losses are those of one process's share of the batch.
 
     Attributes:
-        streams: random states by name, to be saved with a run: "interpolation" where there is such a penalty.
+        streams: random states by name, to be saved with a run: "interpolation" where there is such a penalty, and
+            those of the techniques.
+        techniques: what is in use of `gan_fast.training.techniques`.
 
-    Raises ValueError for simultaneous updates with a `generator_period` other than 1.
+    Raises ValueError for simultaneous updates with a `generator_period` other than 1 or with a technique that needs the
+    generator's own pass, and for unrolled steps with what they do not follow.
     """
 
     def __init__(
@@ -115,13 +135,16 @@ class AdversarialStep:
         world: World,
         updates: Literal["alternating", "simultaneous"] = "alternating",
         penalties: Penalties = Penalties(),  # noqa: B008 (a NamedTuple of numbers)
+        techniques: Techniques = Techniques(),  # noqa: B008 (another)
         seed: int = 0,
     ) -> None:
         if updates == "simultaneous" and generator_period != 1:
             raise ValueError(f"simultaneous updates need a generator_period of 1, got {generator_period}")
+        techniques.check(updates, penalties.interpolated > 0, loss)
         self.generator = generator
         self.critic = critic
-        self.loss = loss
+        self.techniques = Applied(techniques, loss, machine, world, seed)
+        self.loss = self.techniques.lecam or loss
         self.generator_optimizer, self.critic_optimizer = optimizers
         self.latents = latents
         self.generator_period = generator_period
@@ -129,13 +152,13 @@ class AdversarialStep:
         self.world = world
         self.updates = updates
         self.penalties = penalties
-        self.streams: dict[str, torch.Generator] = {}
+        self.streams: dict[str, torch.Generator] = dict(self.techniques.streams)
         if penalties.interpolated:
             # A stream of its own, so that a run draws the same latents with and without the penalty.
             self.streams["interpolation"] = torch.Generator(machine.device).manual_seed(seed + 1)
-        # Batch normalisation must see real and fake images apart: in one batch, its statistics would tell
+        # Layers that mix samples must see real and fake images apart: in one batch, statistics would tell
         # every image about the others' origin. Any other critic scores both in one pass, which is faster.
-        self._scores_together = not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in critic.modules())
+        self._scores_together = not any(isinstance(m, _MIXING) for m in critic.modules())
         self._generator_loss = torch.zeros((), device=machine.device)
 
     def __call__(self, real: Tensor, step: int, labels: Tensor | None = None) -> StepStats:
@@ -151,31 +174,45 @@ class AdversarialStep:
         return StepStats(critic_stats, self._generator_loss)
 
     def state(self) -> dict[str, Tensor]:
-        return {"generator_loss": self._generator_loss}
+        saved = {"generator_loss": self._generator_loss}
+        if self.techniques.lecam is not None:
+            saved["lecam_moments"] = self.techniques.lecam.moments
+        return saved
 
     def figures(self) -> dict[str, Tensor]:
         return {}
 
     def train_critic(self, real: Tensor, labels: Tensor | None = None) -> CriticStats:
         with self.machine.autocast(), torch.no_grad():
-            fake = self.generator(self.latents.draw(len(real)), **_given(labels)).to(real.dtype)
+            latents = self.latents.draw(len(real))
+            fake = self.generator(latents, **_given(labels)).to(real.dtype)
         self.critic_optimizer.zero_grad(set_to_none=True)
-        stats = self._critic_gradients(real, fake, labels)
-        self._descend(self.critic, self.critic_optimizer)
-        if self.penalties.clip:
-            clip_weights_(self.critic, self.penalties.clip)
+        stats = self._critic_gradients(self.techniques.show(real), self.techniques.show(fake), labels)
+        self._consistency_gradients(real, fake, latents, labels)
+        self._update_critic(stats)
         return stats
 
     def train_generator(self, real: Tensor, labels: Tensor | None = None) -> Tensor:
         # The critic only passes the gradient on: its own weight gradients would be computed for nothing.
         self.critic.requires_grad_(False)
+        settings = self.techniques.settings
+        compares = self.loss.generator_needs_real or settings.feature_matching > 0
         with self.machine.autocast():
-            fake = self.generator(self.latents.draw(len(real)), **_given(labels))
-            if self.loss.generator_needs_real:
-                real_logits, fake_logits = self._logits(real, fake, labels)
+            latents = self.latents.draw(len(real))
+            fake = self.generator(latents, **_given(labels))
+        shown = self.techniques.show(fake)
+        shown_real = self.techniques.show(real) if compares or settings.unrolled_steps else real
+        score = self._opponent(shown_real, shown, labels)
+        with self.machine.autocast(), Features(self.critic, settings.feature_matching > 0) as features:
+            if compares:
+                real_logits, fake_logits = self._logits(shown_real, shown, labels, score)
             else:
-                real_logits, fake_logits = None, self.critic(fake, **_given(labels))
-        loss: Tensor = self.loss.generator(fake=fake_logits, real=real_logits)
+                real_logits, fake_logits = None, score(shown, **_given(labels))
+        loss = self.techniques.generator_loss(self.loss, real_logits, fake_logits, features)
+        if settings.zcr_generator:
+            with self.machine.autocast():
+                moved = self.generator(self.techniques.perturbed(latents), **_given(labels))
+            loss = loss - settings.zcr_generator * (wide(fake) - wide(moved)).square().flatten(1).sum(1).mean()
         self.generator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._descend(self.generator, self.generator_optimizer)
@@ -185,15 +222,16 @@ class AdversarialStep:
     def train_both(self, real: Tensor, labels: Tensor | None = None) -> StepStats:
         """Both gradients at the same weights, then both updates."""
         with self.machine.autocast():
-            fake = self.generator(self.latents.draw(len(real)), **_given(labels)).to(real.dtype)
+            latents = self.latents.draw(len(real))
+            fake = self.generator(latents, **_given(labels)).to(real.dtype)
         for optimizer in (self.critic_optimizer, self.generator_optimizer):
             optimizer.zero_grad(set_to_none=True)
-        stats = self._critic_gradients(real, fake.detach(), labels, generator_loss=self.loss)
-        fake.backward(stats.fake_image_grad)
-        self._descend(self.critic, self.critic_optimizer)
+        shown = self.techniques.show(fake)
+        stats = self._critic_gradients(self.techniques.show(real), shown.detach(), labels, generator_loss=self.loss)
+        shown.backward(stats.fake_image_grad)
+        self._consistency_gradients(real, fake.detach(), latents, labels)
+        self._update_critic(stats)
         self._descend(self.generator, self.generator_optimizer)
-        if self.penalties.clip:
-            clip_weights_(self.critic, self.penalties.clip)
         assert stats.generator_loss is not None
         return StepStats(stats, stats.generator_loss)
 
@@ -229,6 +267,53 @@ class AdversarialStep:
                 penalty.backward()
         return stats
 
+    def _consistency_gradients(self, real: Tensor, fake: Tensor, latents: Tensor, labels: Tensor | None) -> None:
+        """Add bCR's and zCR's to `.grad` of the critic, from passes of their own."""
+        applied, settings = self.techniques, self.techniques.settings
+        if not (settings.bcr or settings.zcr_critic):
+            return
+        views = [fake]
+        pairs = []
+        if settings.bcr:
+            views += [applied.augmented(fake), real, applied.augmented(real)]
+            pairs += [(settings.bcr, 0, 1), (settings.bcr, 2, 3)]
+        with self.machine.autocast():
+            if settings.zcr_critic:
+                with torch.no_grad():
+                    near = self.generator(applied.perturbed(latents), **_given(labels))
+                views.append(near.to(real.dtype))
+                pairs.append((settings.zcr_critic, 0, len(views) - 1))
+            logits = self._logits_of([applied.show(view) for view in views], labels, self.critic)
+        terms = [weight * (wide(logits[a]) - wide(logits[b])).square().mean() for weight, a, b in pairs]
+        torch.stack(terms).sum().backward()
+
+    def _update_critic(self, stats: CriticStats) -> None:
+        self._descend(self.critic, self.critic_optimizer)
+        if self.penalties.clip:
+            clip_weights_(self.critic, self.penalties.clip)
+        if self.techniques.lecam is not None:
+            self.techniques.lecam.update(stats, self.world)
+
+    def _opponent(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Score:
+        """The critic that the generator plays against: the present one, or the one it will be."""
+        steps = self.techniques.settings.unrolled_steps
+        if not steps:
+            return self.critic
+
+        def loss(score: Score) -> Tensor:
+            r1, r2, _, _ = self.penalties
+            # Images of this step alone: the weights of later steps depend on those of earlier ones, and a penalty's
+            # gradient must not go that way.
+            images, made = real.detach().requires_grad_(r1 > 0), fake.view_as(fake)
+            with self.machine.autocast():
+                real_logits, fake_logits = self._logits(images, made, labels, score)
+            value: Tensor = self.loss.discriminator(real=real_logits, fake=fake_logits)
+            if r1:
+                value = value + r1_penalty(real_logits, images, r1)
+            return value + r2_penalty(fake_logits, made, r2) if r2 else value
+
+        return unrolled(self.critic, self.critic_optimizer, steps, loss, self.world, self.penalties.clip)
+
     def _interpolated_penalty(self, real: Tensor, fake: Tensor, labels: Tensor | None, weight: float) -> Tensor:
         stream, count, world = self.streams["interpolation"], len(real), self.world
         # As with latents, every rank moves the stream by the whole batch and uses its own part.
@@ -239,13 +324,18 @@ class AdversarialStep:
         torch.rand(count * (world.size - 1 - world.rank), generator=stream, device=real.device)
         return penalty
 
-    def _logits(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-        if not self._scores_together:
-            return self.critic(real, **_given(labels)), self.critic(fake, **_given(labels))
-        both = torch.cat([real, fake.to(real.dtype)])
-        twice = None if labels is None else torch.cat([labels, labels])
-        real_logits, fake_logits = self.critic(both, **_given(twice)).chunk(2)
+    def _logits(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None, score: Score | None = None
+    ) -> tuple[Tensor, Tensor]:
+        real_logits, fake_logits = self._logits_of([real, fake], labels, score or self.critic)
         return real_logits, fake_logits
+
+    def _logits_of(self, views: list[Tensor], labels: Tensor | None, score: Score) -> list[Tensor]:
+        if not self._scores_together:
+            return [score(view, **_given(labels)) for view in views]
+        everyone = None if labels is None else labels.repeat(len(views), 1)
+        together = torch.cat([view.to(views[0].dtype) for view in views])
+        return list(score(together, **_given(everyone)).chunk(len(views)))
 
     def _descend(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         average_gradients(network.parameters(), self.world)

@@ -22,10 +22,11 @@ from gan_fast.training import checkpoint, distributed, feed, folder, machine, pr
 from gan_fast.training.ema import EMA
 from gan_fast.training.evaluation import Judge, Judgement, keep_if_best, write_judgement
 from gan_fast.training.interrupt import interrupts
-from gan_fast.training.journal import Journal, Reading
+from gan_fast.training.journal import Journal, Reading, read_warnings
 from gan_fast.training.recipe import Recipe
 from gan_fast.training.sampling import requested_classes, sample
 from gan_fast.training.step import Latents, Players, StepStats
+from gan_fast.training.watch import Alarm, Watch, chance_loss, network_norm, norm_of
 
 _GRID_IMAGES = 100
 _PLOTTED_POINTS = 2500
@@ -52,6 +53,7 @@ class FitResult(NamedTuple):
         """Where everything is and how to go on."""
         run = self.run
         more = "" if self.reason == "interrupted" else f" --kimg {math.ceil(self.images / 500)}"
+        warnings = len(read_warnings(folder.RunFolder(run)))
         return [
             f"{self.reason} after {self.step:,} steps, {self.images / 1000:,.0f} kimg, {progress.clock(self.seconds)}",
             f"  samples      {run / 'samples.png'}",
@@ -59,6 +61,7 @@ class FitResult(NamedTuple):
             f"  checkpoint   {run / 'checkpoints' / f'{self.step:09d}'}",
             *([f"  best         {self.best}, also as {run / checkpoint.BEST_FILE}"] if self.best else []),
             f"  tensorboard  tensorboard --logdir {run / 'tensorboard'}",
+            *([f"  warnings     {warnings}, with figures and samples: {run / 'warnings.jsonl'}"] if warnings else []),
             f"  more images  gan-fast generate --run {run}",
             f"  go on with   gan-fast resume {run}{more}",
         ]
@@ -137,6 +140,10 @@ class Trainer:
         self.steps = 0
         self.images = 0
         self.seconds = 0.0
+        self.watch = Watch(chance_loss(self.adversarial_step))
+        self._real: Tensor | None = None
+        self._journal: Journal | None = None
+        self._show: progress.Progress = progress.Silent()
         self._sums = torch.zeros(6, device=device)
         self._read_at = (0, 0, 0.0)
 
@@ -146,6 +153,7 @@ class Trainer:
         Where the recipe wants labels the batch is (samples, labels), labels `[N]` whole numbers or `[N, classes]`.
         """
         real = feed.to_samples(batch, self.machine.device).to(memory_format=self.machine.memory_format)
+        self._real = real
         self.recipe.follow(self.images, self.adversarial_step, self.optimizers, self.ema)
         self.steps += 1
         self.images += len(real) * self.world.size
@@ -177,7 +185,8 @@ class Trainer:
         saved_at, saved_step, judged = began, self.steps, self.steps
         show.say(f"{self.recipe.name} on {self._data_name()}, {self._sizes()}; {self.machine}")
         show.say(f"until {self.recipe.budget}; run folder {self.run.path}")
-        journal = Journal(self.run, self.steps) if main else None
+        journal = self._journal = Journal(self.run, self.steps) if main else None
+        self._show = show
         request = stack.enter_context(interrupts())
         if journal is not None:
             stack.callback(journal.close)
@@ -213,6 +222,7 @@ class Trainer:
             reading = self._read()
             if journal is not None:
                 journal.add(reading)
+                self._warn(self.watch.reading(reading, *self._generator_norms()))
             show.update(reading, self._fraction(), self._seconds_left())
             if due and not stop:
                 self._snapshot(journal)
@@ -351,7 +361,9 @@ class Trainer:
     def _require_finite(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
             if not math.isfinite(value):
-                raise NonFiniteError(f"the {name}'s loss is {value} at step {self.steps}: {self._advice()}")
+                message = f"the {name}'s loss is {value} at step {self.steps}: {self._advice()}"
+                self._warn([Alarm("non-finite", message, losses)], pictures=False)
+                raise NonFiniteError(message)
 
     def _advice(self) -> str:
         kept = (
@@ -367,13 +379,47 @@ class Trainer:
         networks = (self.generator, self.critic, self.ema.module)
         norms = torch._foreach_norm([p.detach() for network in networks for p in network.parameters()])
         if not bool(torch.stack(norms).isfinite().all()):
-            raise NonFiniteError(f"weights are not finite at step {self.steps}: {self._advice()}")
+            message = f"weights are not finite at step {self.steps}: {self._advice()}"
+            self._warn([Alarm("non-finite", message, {})], pictures=False)
+            raise NonFiniteError(message)
         if journal is None:
             return
         self._keep()
-        points = isinstance(self.data, data_module.PointDataset)
-        shown = self.sample(_PLOTTED_POINTS if len(self.feed.shape) == 1 else _GRID_IMAGES)
-        journal.snapshot(self.steps, shown, self.data.points[:_PLOTTED_POINTS] if points else None)
+        shown = self._shown_samples()
+        sizes = {"generator": network_norm(self.generator), "critic": network_norm(self.critic)}
+        alarms, figures = self.watch.snapshot(self.images, self._fraction(), shown, self._real_samples(), sizes)
+        journal.snapshot(self.steps, shown, self._plotted(), figures)
+        self._warn(alarms)
+
+    def _shown_samples(self) -> Tensor:
+        return self.sample(_PLOTTED_POINTS if len(self.feed.shape) == 1 else _GRID_IMAGES)
+
+    def _plotted(self) -> Tensor | None:
+        """The real points behind a plot of samples."""
+        return self.data.points[:_PLOTTED_POINTS] if isinstance(self.data, data_module.PointDataset) else None
+
+    def _real_samples(self) -> Tensor | None:
+        """Real samples that a grid's are compared with: from all over the data, or of the last batch of a loader."""
+        if isinstance(self.data, (data_module.PointDataset, data_module.ImageDataset)):
+            count = _PLOTTED_POINTS if len(self.feed.shape) == 1 else _GRID_IMAGES
+            return self.data.float_batch(torch.linspace(0, len(self.data) - 1, min(count, len(self.data))).long())
+        return None if self._real is None else self._real.cpu()
+
+    def _generator_norms(self) -> tuple[float | None, float]:
+        """Of the gradient that the generator's last step left, None before the first, and of its weights."""
+        gradients = [p.grad for p in self.generator.parameters() if p.grad is not None]
+        return (norm_of(gradients) if gradients else None), network_norm(self.generator)
+
+    def _warn(self, alarms: list[Alarm], pictures: bool = True) -> None:
+        """Say each, and write it with its evidence into the run's folder."""
+        if self._journal is None:
+            return
+        for kind, message, figures in alarms:
+            samples = self._shown_samples() if pictures else None
+            where = self._journal.warn(
+                kind, message, figures, step=self.steps, images=self.images, samples=samples, real=self._plotted()
+            )
+            self._show.say(f"warning at step {self.steps:,}: {message}. Evidence: {where}")
 
     def _keep(self) -> None:
         """Save, then point `latest` at it, then remove what is too old: in this order it can die anywhere."""
