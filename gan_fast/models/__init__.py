@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from gan_fast.models import dcgan, mlp, r3gan, stylegan2
+from gan_fast.models import cyclegan, dcgan, mlp, pix2pix, r3gan, stylegan2
 
 _BUILDERS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {
+    "cyclegan": cyclegan.build,
     "dcgan": dcgan.build,
     "mlp": mlp.build,
+    "pix2pix": pix2pix.build,
     "r3gan": r3gan.build,
     "stylegan2": stylegan2.build,
 }

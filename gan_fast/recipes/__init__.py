@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from gan_fast.recipes.cyclegan import CycleGAN
 from gan_fast.recipes.dcgan import DCGAN
+from gan_fast.recipes.pix2pix import Pix2Pix
 from gan_fast.recipes.r3gan import R3GAN
 from gan_fast.recipes.stylegan2 import StyleGAN2
 from gan_fast.recipes.wgan import WGAN
 from gan_fast.recipes.wgan_gp import WGANGP
 from gan_fast.training.recipe import Recipe
 
-_RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (DCGAN, R3GAN, StyleGAN2, WGAN, WGANGP)}
+_RECIPES: dict[str, type[Recipe]] = {
+    recipe.name: recipe for recipe in (CycleGAN, DCGAN, Pix2Pix, R3GAN, StyleGAN2, WGAN, WGANGP)
+}
 
-__all__ = ["DCGAN", "R3GAN", "WGAN", "WGANGP", "Recipe", "StyleGAN2", "get", "names"]
+__all__ = ["DCGAN", "R3GAN", "WGAN", "WGANGP", "CycleGAN", "Pix2Pix", "Recipe", "StyleGAN2", "get", "names"]
 
 
 def names() -> list[str]:

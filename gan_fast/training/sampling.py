@@ -26,6 +26,12 @@ def seeded_latents(seeds: Sequence[int], size: int) -> Tensor:
     return torch.stack([torch.randn(size, generator=stream.manual_seed(seed)) for seed in seeds])
 
 
+def require_latents(latent_size: int, source: object = "this") -> None:
+    """ValueError for a generator that takes images, `latent_size` 0."""
+    if not latent_size:
+        raise ValueError(f"{source} is a generator that takes images, not seeds: use `gan-fast translate`")
+
+
 @torch.no_grad()
 def sample(
     generator: nn.Module, seeds: Sequence[int], latent_size: int, classes: Sequence[int] | None = None
@@ -34,6 +40,7 @@ def sample(
 
     A conditional generator draws one class for each seed, `classes`, or by default class s mod their number for seed s.
     """
+    require_latents(latent_size)
     device = next(generator.parameters()).device
     latents = seeded_latents(seeds, latent_size)
     if not isinstance(generator, stylegan2.Generator):
