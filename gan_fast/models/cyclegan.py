@@ -33,8 +33,8 @@ class ResidualBlock(nn.Module):
 
 
 class ResnetGenerator(nn.Module):
-    """Images `[N, C, H, W]` in [-1, 1] to images of the same shape; 2^downs divides H and W. `kernel` is the side of the
-    first and the last convolution."""
+    """Images `[N, C, H, W]` in [-1, 1] to images of the same shape; 2^downs divides H and W. `kernel` is the side of
+    the first and the last convolution."""
 
     def __init__(self, channels: int, base_channels: int, blocks: int, downs: int, kernel: int) -> None:
         super().__init__()

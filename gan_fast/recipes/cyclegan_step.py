@@ -129,11 +129,10 @@ class CycleGANStep:
 
     def state(self) -> dict[str, Tensor]:
         names = ("pool_a", "pool_b")
-        pools = dict(zip(names, self.pools, strict=True))
-        return {
-            **{name: pool.images for name, pool in pools.items()},
-            **{f"{name}_count": pool.count for name, pool in pools.items()},
-        }
+        saved = {}
+        for name, pool in zip(names, self.pools, strict=True):
+            saved.update({name: pool.images, f"{name}_count": pool.count})
+        return saved
 
     def figures(self) -> dict[str, Tensor]:
         return self._parts

@@ -22,7 +22,7 @@ from torch import Tensor
 from gan_fast.augment.draws import Draws
 from gan_fast.losses import CriticStats, NonSaturatingLoss
 from gan_fast.models.pix2pix import default_depth
-from gan_fast.recipes.translation import Side, TranslationRecipe, network_settings
+from gan_fast.recipes.translation import TranslationRecipe, network_settings
 from gan_fast.training.distributed import average_gradients
 from gan_fast.training.recipe import Recipe
 from gan_fast.training.step import Players, Step, StepStats
@@ -36,7 +36,7 @@ class Pix2Pix(TranslationRecipe):
     name: ClassVar[str] = "pix2pix"
     aligned: ClassVar[bool] = True
 
-    direction: Side = "AtoB"
+    direction: Direction = "AtoB"
     """Which of the two is the input."""
 
     depth: int | None = None
@@ -58,6 +58,7 @@ class Pix2Pix(TranslationRecipe):
 
     def for_data(self, shape: tuple[int, ...], processes: int = 1) -> Recipe:
         recipe = super().for_data(shape, processes)
+        assert isinstance(recipe, Pix2Pix)
         most = default_depth(*shape[1:])
         depth = self.depth or most
         if not 2 <= depth <= most:
@@ -65,7 +66,7 @@ class Pix2Pix(TranslationRecipe):
                 f"a U-Net halves at least 2 times, and {depth} times only sides that are multiples of {1 << depth}; "
                 f"got {shape[1]}x{shape[2]}: choose --height and --width, or another --depth"
             )
-        return dataclasses.replace(recipe, depth=depth)  # type: ignore[call-arg]
+        return dataclasses.replace(recipe, depth=depth)
 
     def networks(self, shape: tuple[int, ...], classes: int = 0) -> tuple[str, dict[str, Any]]:
         return "pix2pix", {**network_settings(self), "depth": self.depth}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -74,8 +74,8 @@ class TranslationRecipe(Recipe):
     """Channels of the critic's first layer."""
 
     critic_layers: int | None = None
-    """Halvings of the critic: 3 for patches of 70x70 pixels (the papers), 2 for 34x34, 1 for 16x16, 0 for single pixels.
-    Default: 3, fewer below 32 pixels."""
+    """Halvings of the critic: 3 for patches of 70x70 pixels (the papers), 2 for 34x34, 1 for 16x16, 0 for single
+    pixels. Default: 3, fewer below 32 pixels."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,6 +181,3 @@ def network_settings(recipe: TranslationRecipe) -> dict[str, Any]:
     """Of both papers' networks."""
     names = ("channels", "base_channels", "critic_channels", "critic_layers")
     return {name: getattr(recipe, name) for name in names}
-
-
-Side = Literal["AtoB", "BtoA"]

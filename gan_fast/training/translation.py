@@ -119,9 +119,7 @@ def pictures_for(collection: Collection, direction: Direction, both: bool) -> Co
     side = found.a if direction == "AtoB" else found.b
     held = side.held or [True] * len(side.candidates)
     # `sides_of` puts the split before the name.
-    chosen = [
-        replace(c, name=_SPLIT.sub("", c.name)) for c, ours in zip(side.candidates, held, strict=True) if ours
-    ]
+    chosen = [replace(c, name=_SPLIT.sub("", c.name)) for c, ours in zip(side.candidates, held, strict=True) if ours]
     return replace(side, candidates=chosen)
 
 
