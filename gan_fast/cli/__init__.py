@@ -17,6 +17,7 @@ COMMANDS = {
     "train": ("gan_fast.cli.train", "train a recipe; with no arguments, dcgan on the built-in digits"),
     "resume": ("gan_fast.cli.resume", "go on with a run as if it had never stopped"),
     "generate": ("gan_fast.cli.generate", "write images from a run: PNGs and a grid"),
+    "translate": ("gan_fast.cli.translate", "pictures through a cyclegan or pix2pix run, either way"),
     "interpolate": ("gan_fast.cli.interpolate", "walk from seed to seed: a grid, a GIF or an MP4"),
     "edit": ("gan_fast.cli.edit", "move pictures along directions found in the weights (stylegan2)"),
     "project": ("gan_fast.cli.project", "find the styles of a picture (stylegan2)"),

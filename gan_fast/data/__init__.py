@@ -7,6 +7,7 @@ from gan_fast.data.errors import DataError
 from gan_fast.data.inspecting import InspectReport, PointReport, inspect
 from gan_fast.data.loading import load, pack
 from gan_fast.data.packing import Packed
+from gan_fast.data.pairs import PairDataset, load_pairs
 from gan_fast.data.points import PointDataset
 from gan_fast.data.sampler import Batch, BatchSampler
 from gan_fast.data.toy import TOYS, Toy
@@ -19,10 +20,12 @@ __all__ = [
     "ImageDataset",
     "InspectReport",
     "Packed",
+    "PairDataset",
     "PointDataset",
     "PointReport",
     "Toy",
     "inspect",
     "load",
+    "load_pairs",
     "pack",
 ]

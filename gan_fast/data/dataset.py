@@ -15,10 +15,10 @@ from gan_fast.data.errors import DataError
 
 
 class ImageDataset:
-    """Square images in memory, or in a memory-mapped file.
+    """Images in memory, or in a memory-mapped file.
 
     Attributes:
-        images: uint8 `[N, C, H, W]`; C is 1 or 3, H = W.
+        images: uint8 `[N, C, H, W]`; C is 1 or 3. Only networks that translate pictures take H other than W.
         labels: int64 `[N]`, or None.
         classes: names of the labels; empty without labels.
         name: what a person calls the data.
@@ -37,9 +37,9 @@ class ImageDataset:
         skipped: dict[str, list[str]] | None = None,
         held_out: Callable[[], ImageDataset | None] | None = None,
     ) -> None:
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3]:
+        if images.dtype != torch.uint8 or images.ndim != 4:
             raise DataError(
-                f"images must be uint8 [N, C, H, H]; got {images.dtype} {list(images.shape)}: "
+                f"images must be uint8 [N, C, H, W]; got {images.dtype} {list(images.shape)}: "
                 "resize, crop and round them to 0..255 first"
             )
         if labels is not None and (labels.shape != images.shape[:1] or labels.dtype != torch.int64):

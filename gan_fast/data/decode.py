@@ -1,6 +1,6 @@
-"""One image file to square pixels.
+"""One image file to pixels of one size, square or not.
 
-    read header -> refuse what is too large -> orient (EXIF) -> composite on white -> resize, short side = resolution
+    read header -> refuse what is too large -> orient (EXIF) -> composite on white -> resize to cover the size
     -> crop the centre -> L or RGB
 
 Resizing is Pillow's Lanczos, whose support grows with the scale, so that nothing aliases.
@@ -83,27 +83,29 @@ def smallest_accepted(resolution: int) -> int:
     return resolution // 2
 
 
-def decode(opened: Image.Image, resolution: int, channels: int) -> Tensor:
-    """uint8 `[C, resolution, resolution]`. Raises Unusable."""
-    if min(opened.size) < smallest_accepted(resolution):
-        raise Unusable(f"shorter side below {smallest_accepted(resolution)} pixels")
+def decode(opened: Image.Image, resolution: int | tuple[int, int], channels: int) -> Tensor:
+    """uint8 `[C, resolution, resolution]`, or `[C, height, width]` for such a pair. Raises Unusable."""
+    height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+    longer = max(height, width)
+    if min(opened.size) < smallest_accepted(min(height, width)):
+        raise Unusable(f"shorter side below {smallest_accepted(min(height, width))} pixels")
     from PIL import Image, ImageOps
 
     try:
         # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, which is much faster; never below twice the target.
-        opened.draft("RGB" if channels == 3 else "L", (2 * resolution, 2 * resolution))
+        opened.draft("RGB" if channels == 3 else "L", (2 * longer, 2 * longer))
         opened.load()
         upright = ImageOps.exif_transpose(opened)
         plain = _flattened(upright, "RGB" if channels == 3 else "L")
-        square = ImageOps.fit(plain, (resolution, resolution), Image.Resampling.LANCZOS)
+        fitted = ImageOps.fit(plain, (width, height), Image.Resampling.LANCZOS)
     except Unusable:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Unusable(f"more than {MOST_PIXELS / 1e6:.0f} million pixels") from error
     except _DAMAGED as error:
         raise Unusable("damaged image") from error
-    pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
-    return pixels.view(resolution, resolution, channels).permute(2, 0, 1).contiguous()
+    pixels = torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8)
+    return pixels.view(height, width, channels).permute(2, 0, 1).contiguous()
 
 
 def _flattened(image: Image.Image, mode: str) -> Image.Image:

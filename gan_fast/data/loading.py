@@ -25,6 +25,7 @@ from gan_fast.data.reading import choose_shape, decode_all, describe_skipped, sp
 from gan_fast.data.splits import check_split, subset
 from gan_fast.data.toy import TOYS
 
+PAIRS = ("digits-to-colour",)
 BUILT_IN = ("digits", stacked.NAME, "fashion-mnist")
 FEWEST_TO_TRAIN = 2
 
@@ -87,6 +88,8 @@ def find(spec: str) -> Collection:
         return collect(path)
     if path.is_file():
         raise DataError(f"{path} is neither a zip of images nor a file packed by gan-fast data: give one, or a folder")
+    if spec in PAIRS:
+        raise DataError(f"{spec} holds pictures of two kinds, for the recipes cyclegan and pix2pix")
     raise DataError(
         f"{spec}: there is no such file or folder (looked at {path.absolute()}). Give a folder or a zip of images, a "
         f"file packed by gan-fast data, or one of the built-in names: {', '.join([*BUILT_IN, *TOYS])}"
@@ -110,7 +113,7 @@ def _from_files(
         indices if limit is None else indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))]
     )
     wanted = len(indices) if limit is None else min(limit, len(indices))
-    _check_memory(collection.name, wanted, resolution, channels)
+    check_memory(collection.name, wanted, channels * resolution * resolution)
     images = torch.empty(wanted, channels, resolution, resolution, dtype=torch.uint8)
     kept: list[int] = []
     skipped = {reason: list(names) for reason, names in collection.refused.items()}
@@ -140,12 +143,13 @@ def _from_files(
     )
 
 
-def _check_memory(name: str, count: int, resolution: int, channels: int) -> None:
-    needed = count * channels * resolution * resolution
+def check_memory(name: str, count: int, size: int) -> None:
+    """DataError where `count` images of `size` bytes are more than half of the machine's memory."""
+    needed = count * size
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory // 2:
         raise DataError(
-            f"{name} needs {needed / 2**30:.1f} GiB at {resolution} pixels, more than half of this machine's "
+            f"{name} needs {needed / 2**30:.1f} GiB at {size:,} bytes an image, more than half of this machine's "
             f"{memory / 2**30:.1f} GiB: pack it first (gan-fast data), which trains from the disk, or ask for a "
             "smaller resolution or a limit"
         )

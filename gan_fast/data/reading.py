@@ -34,7 +34,7 @@ class Outcome:
 
 
 def decode_all(
-    candidates: Sequence[Candidate], order: Iterable[int], resolution: int, channels: int
+    candidates: Sequence[Candidate], order: Iterable[int], resolution: int | tuple[int, int], channels: int
 ) -> Iterator[Outcome]:
     """Decode `candidates[i]` for i in `order`, on several threads, results in that order."""
 

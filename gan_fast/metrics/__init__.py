@@ -17,6 +17,7 @@ from gan_fast.metrics.frechet import Moments, frechet_distance, moments
 from gan_fast.metrics.modes import DEFAULT_POINTS, ModeFigures, ModeReport, evaluate_points, mode_figures
 from gan_fast.metrics.report import DEFAULT_SAMPLES, QualityReport, evaluate_samples
 from gan_fast.metrics.stacked import DEFAULT_STACKED, StackedFigures, StackedReport, evaluate_stacked, stacked_figures
+from gan_fast.metrics.translation import TranslationFigures, TranslationReport, evaluate_translation
 
 __all__ = [
     "DEFAULT_POINTS",
@@ -31,11 +32,14 @@ __all__ = [
     "Replay",
     "StackedFigures",
     "StackedReport",
+    "TranslationFigures",
+    "TranslationReport",
     "class_agreement",
     "class_coverage",
     "evaluate_points",
     "evaluate_samples",
     "evaluate_stacked",
+    "evaluate_translation",
     "extractor_for",
     "frechet_distance",
     "gaussian_baseline",

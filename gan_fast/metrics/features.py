@@ -155,6 +155,8 @@ def has_classifier(dataset: ImageDataset) -> bool:
 
 def extractor_for(dataset: ImageDataset, *, seed: int = 0, progress: Callable[[str], None] | None = None) -> Extractor:
     """The feature network of a training set: from the cache, or trained now and cached."""
+    if dataset.shape[1] != dataset.shape[2]:
+        raise ValueError(f"{dataset.name} has images of {list(dataset.shape)}, and only square ones can be judged")
     resolution = min(dataset.resolution, LARGEST_SEEN)
     classify = has_classifier(dataset)
     net: FeatureNet

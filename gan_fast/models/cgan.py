@@ -77,7 +77,8 @@ class ConcatCritic(nn.Module):
     @property
     def logit_layer(self) -> nn.Module:
         """The layer that makes features into logits."""
-        layer: nn.Module = self.inner.logit_layer
+        layer = self.inner.logit_layer
+        assert isinstance(layer, nn.Module)
         return layer
 
     def forward(self, samples: Tensor, labels: Tensor) -> Tensor:
@@ -178,7 +179,7 @@ def _dcgan(classes: int, concat: bool, **settings: Any) -> tuple[nn.Module, nn.M
 def _mlp(
     classes: int, concat: bool, *, shape: list[int], latent_dim: int, width: int, depth: int
 ) -> tuple[nn.Module, nn.Module]:
-    sizes = {"width": width, "depth": depth}
+    sizes: dict[str, Any] = {"width": width, "depth": depth}
     if concat:
         generator, _ = mlp.build(shape, latent_dim=latent_dim + classes, **sizes)
         critic = mlp.Critic([math.prod(shape) + classes], **sizes)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from gan_fast.recipes.cgan import CGAN
+from gan_fast.recipes.cyclegan import CycleGAN
 from gan_fast.recipes.dcgan import DCGAN
 from gan_fast.recipes.ddgan import DDGAN
 from gan_fast.recipes.diffusion_gan import DiffusionGAN
 from gan_fast.recipes.gan import GAN
+from gan_fast.recipes.pix2pix import Pix2Pix
 from gan_fast.recipes.r3gan import R3GAN
 from gan_fast.recipes.stylegan2 import StyleGAN2
 from gan_fast.recipes.wgan import WGAN
@@ -16,7 +18,8 @@ from gan_fast.recipes.wgan_gp import WGANGP
 from gan_fast.training.recipe import Recipe
 
 _RECIPES: dict[str, type[Recipe]] = {
-    recipe.name: recipe for recipe in (CGAN, DCGAN, DDGAN, DiffusionGAN, GAN, R3GAN, StyleGAN2, WGAN, WGANGP)
+    recipe.name: recipe
+    for recipe in (CGAN, CycleGAN, DCGAN, DDGAN, DiffusionGAN, GAN, Pix2Pix, R3GAN, StyleGAN2, WGAN, WGANGP)
 }
 
 __all__ = [
@@ -27,7 +30,9 @@ __all__ = [
     "R3GAN",
     "WGAN",
     "WGANGP",
+    "CycleGAN",
     "DiffusionGAN",
+    "Pix2Pix",
     "Recipe",
     "StyleGAN2",
     "get",

@@ -21,7 +21,7 @@ from torch import Tensor
 from gan_fast import models
 from gan_fast.models import stylegan2
 from gan_fast.training.checkpoint import write_file
-from gan_fast.training.sampling import Sampler, seeded_latents
+from gan_fast.training.sampling import Sampler, require_latents, seeded_latents
 
 Noise = Literal["const", "random", "none"]
 
@@ -48,6 +48,7 @@ class Control:
         elif run is not None:
             sampler = Sampler(run)
             self.source, self.generator, self.latent_size = sampler.folder, sampler.generator, sampler.latent_size
+            require_latents(self.latent_size, self.source)
         else:
             raise ValueError("Control needs a run or weights")
         self.generator.to(self.device)

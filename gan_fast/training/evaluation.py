@@ -19,9 +19,11 @@ from gan_fast.metrics import (
     ModeReport,
     QualityReport,
     StackedReport,
+    TranslationReport,
     evaluate_points,
     evaluate_samples,
     evaluate_stacked,
+    evaluate_translation,
 )
 from gan_fast.metrics.fidelity import (
     FEWEST,
@@ -38,9 +40,10 @@ from gan_fast.metrics.manifolds import PrecisionRecall
 from gan_fast.training.checkpoint import CheckpointError, point_best, read_best, write_file
 from gan_fast.training.folder import RunFolder, run_of
 from gan_fast.training.sampling import Sampler
+from gan_fast.training.translation import Translator
 
 Progress = Callable[[str], None] | None
-OwnReport = QualityReport | ModeReport | StackedReport
+OwnReport = QualityReport | ModeReport | StackedReport | TranslationReport
 
 
 class Judgement(NamedTuple):
@@ -72,7 +75,7 @@ class Judgement(NamedTuple):
             found["proxy_frechet"] = self.own.proxy_frechet
             if self.own.replay is not None:
                 found["replay_ratio"] = self.own.replay.ratio
-        elif self.own is not None:
+        elif isinstance(self.own, (ModeReport, StackedReport)):
             found |= {name: float(value) for name, value in self.own.figures._asdict().items()}
         for report in self.fidelity:
             found |= report.figures
@@ -171,7 +174,7 @@ def evaluate_run(
     *,
     count: int | None = None,
     seed: int = 0,
-    data: data_module.ImageDataset | data_module.PointDataset | None = None,
+    data: data_module.ImageDataset | data_module.PairDataset | data_module.PointDataset | None = None,
     device: str = "cpu",
     progress: Progress = None,
     metrics: Sequence[str] | None = None,
@@ -184,12 +187,17 @@ def evaluate_run(
     """
     sampler = Sampler(path, device)
     settings = sampler.state["recipe"]["settings"]
+    if not sampler.latent_size:
+        report = _evaluate_translator(Translator(path, device), data, count, progress)
+        judgement = Judgement(max(f.images for f in report.directions.values()), report)
+        return judgement, write_judgement(judgement, sampler.folder, seed)
     if data is None:
         if sampler.state["data"].get("fingerprint") is None:
             raise CheckpointError(
                 f"{path} was trained on data given as an object, which cannot be loaded again: pass it as data="
             )
         data = data_module.load(settings["data"], resolution=settings["resolution"], channels=settings["channels"])
+    assert not isinstance(data, data_module.PairDataset)
     judge = Judge(
         data,
         metrics or settings.get("metrics", (PROXY,)),
@@ -224,3 +232,39 @@ def keep_if_best(run: Path, checkpoint: Path, judgement: Judgement, metric: str)
             return False
     point_best(run, checkpoint, {**judged, "figures": judgement.figures})
     return True
+
+
+def pairs_of(translator: Translator) -> data_module.PairDataset:
+    """What a run that translates was trained on: its held-out pictures, or all where there are none."""
+    pairs = _training_pairs(translator)
+    return pairs.held_out or pairs
+
+
+def _training_pairs(translator: Translator) -> data_module.PairDataset:
+    from gan_fast import recipes  # the layer above: a checkpoint names its recipe
+
+    recipe = translator.state["recipe"]
+    pairs = recipes.get(recipe["name"], **recipe["settings"]).load_data()
+    assert isinstance(pairs, data_module.PairDataset)
+    if pairs.fingerprint != translator.state["data"].get("fingerprint"):
+        raise CheckpointError(
+            f"{translator.folder} was trained on other pictures than {pairs.name} has now, or on an object: pass them "
+            "as data=, or as --input"
+        )
+    return pairs
+
+
+def _evaluate_translator(
+    translator: Translator, data: Any, count: int | None, progress: Callable[[str], None] | None
+) -> TranslationReport:
+    pairs = _training_pairs(translator) if data is None else data
+    if not isinstance(pairs, data_module.PairDataset):
+        raise ValueError(f"translations are judged with a gan_fast.data.PairDataset, got {type(pairs).__name__}")
+    directions = translator.directions
+
+    def translate(x: Tensor, direction: str) -> tuple[Tensor, Tensor | None]:
+        way = directions[directions.index(direction)]
+        y = translator.translate(x, way)
+        return y, translator.cycled(y, way)
+
+    return evaluate_translation(pairs, translate, directions, count=count or DEFAULT_SAMPLES, progress=progress)

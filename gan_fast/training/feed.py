@@ -1,7 +1,7 @@
 """Endless batches of real samples on the device, from a data set of gan_fast, any map-style data set, or a loader.
 
-A sample is a square image `[C, H, H]` or a point `[D]`; a feed's `shape` says which, and its `classes` how many
-kinds of sample are labelled, 0 without labels.
+A sample is an image `[C, H, W]`, two of them, `[2 C, H, W]`, or a point `[D]`; a feed's `shape` says which, and its
+`classes` how many kinds of sample are labelled, 0 without labels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from gan_fast.data import BatchSampler, ImageDataset, PointDataset
+from gan_fast.data import BatchSampler, ImageDataset, PairDataset, PointDataset
 from gan_fast.training.distributed import World
 
 
@@ -36,7 +36,7 @@ def _is_dataset(data: Any) -> bool:
 
 def shape_of(data: Any) -> tuple[int, ...]:
     """Of one sample of whatever `Trainer(data=...)` was given."""
-    if isinstance(data, (ImageDataset, PointDataset)):
+    if isinstance(data, (ImageDataset, PairDataset, PointDataset)):
         return data.shape
     cpu = torch.device("cpu")
     if _is_dataset(data):
@@ -61,9 +61,11 @@ def make(data: Any, *, batch: int, seed: int, flip: bool, device: torch.device, 
             f"{getattr(data, 'name', type(data).__name__)} has no classes to train on: put the images of each class in "
             "a folder of their own, lay a labels.csv beside them, or train without labels"
         )
+    if (isinstance(data, PairDataset) or _is_dataset(data)) and batch % world.size:
+        raise ValueError(f"batch must be a multiple of the {world.size} processes, got {batch}")
+    if isinstance(data, PairDataset):
+        return PairFeed(data, batch, seed, flip, device, world)
     if _is_dataset(data):
-        if batch % world.size:
-            raise ValueError(f"batch must be a multiple of the {world.size} processes, got {batch}")
         sampler = BatchSampler(len(data), batch, seed, rank=world.rank, world=world.size, flip=flip)
         return DatasetFeed(data, sampler, device, shape, classes)
     return LoaderFeed(data, device, shape, classes)
@@ -113,6 +115,40 @@ class DatasetFeed:
         self.sampler.load_state_dict(state["sampler"])
 
 
+class PairFeed:
+    """Pictures of two kinds, each in an order of its own, or of aligned ones the same order."""
+
+    classes = 0
+
+    def __init__(
+        self, data: PairDataset, batch: int, seed: int, flip: bool, device: torch.device, world: World
+    ) -> None:
+        self.data, self.device, self.shape = data, device, data.shape
+        sides = [data.a] if data.aligned else [data.a, data.b]
+        self.samplers = [
+            BatchSampler(len(side), batch, seed + i, rank=world.rank, world=world.size, flip=flip)
+            for i, side in enumerate(sides)
+        ]
+
+    def next(self) -> Tensor:
+        of_a = next(self.samplers[0])
+        of_b = of_a if self.data.aligned else next(self.samplers[1])
+        return self.data.float_batch(of_a.indices, of_b.indices, self.device, flip_a=of_a.flip, flip_b=of_b.flip)
+
+    def state_dict(self) -> dict[str, Any]:
+        samplers = [sampler.state_dict() for sampler in self.samplers]
+        return {"kind": "pairs", "samplers": samplers, "fingerprint": self.data.fingerprint}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["kind"] != "pairs" or state["fingerprint"] != self.data.fingerprint:
+            raise ValueError(
+                f"{self.data.name} no longer holds the pictures this run began with (their fingerprint differs): "
+                "restore them, or start a new run"
+            )
+        for sampler, saved in zip(self.samplers, state["samplers"], strict=True):
+            sampler.load_state_dict(saved)
+
+
 class LoaderFeed:
     """Batches of a loader, started again whenever it ends.
 
@@ -150,7 +186,7 @@ class LoaderFeed:
 
 
 def to_samples(batch: Any, device: torch.device, *, batched: bool = True) -> Tensor:
-    """The samples of a batch, fp32 on `device`: images `[N, C, H, H]` in [-1, 1], or points `[N, D]` as they are.
+    """The samples of a batch, fp32 on `device`: images `[N, C, H, W]` in [-1, 1], or points `[N, D]` as they are.
 
     A batch is a tensor, or a tuple, list or dict that holds one first. Bytes are scaled; floating point is taken as it
     is. With `batched=False`, one sample becomes a batch.
@@ -162,11 +198,10 @@ def to_samples(batch: Any, device: torch.device, *, batched: bool = True) -> Ten
     if not isinstance(batch, Tensor):
         raise ValueError(f"a batch must be a tensor of images or hold one first, got {type(batch).__name__}")
     samples = batch if batched else batch[None]
-    square = samples.ndim == 4 and samples.shape[2] == samples.shape[3]
-    if not square and samples.ndim != 2:
-        raise ValueError(f"samples must be points, [N, D], or square images, [N, C, H, H], got {list(samples.shape)}")
+    if samples.ndim not in (2, 4):
+        raise ValueError(f"samples must be points, [N, D], or images, [N, C, H, W], got {list(samples.shape)}")
     samples = samples.to(device, non_blocking=True)
-    if samples.dtype == torch.uint8 and square:
+    if samples.dtype == torch.uint8 and samples.ndim == 4:
         return samples.to(torch.float32).div_(127.5).sub_(1.0)
     if not samples.is_floating_point():
         raise ValueError(

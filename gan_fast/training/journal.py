@@ -93,14 +93,19 @@ class Journal:
         return self.folder.warnings
 
     def snapshot(
-        self, step: int, samples: Tensor, real: Tensor | None = None, figures: Mapping[str, float] | None = None
+        self,
+        step: int,
+        samples: Tensor,
+        real: Tensor | None = None,
+        figures: Mapping[str, float] | None = None,
+        in_row: int | None = None,
     ) -> None:
         """Refresh the pictures with samples: images `[N, C, H, W]` in [-1, 1], or points `[N, D]` over real ones."""
         for name, value in (figures or {}).items():
             self._board.add_scalar(name, value, step)
         if samples.ndim == 4:
-            picture = grid(samples)
-            save_grid(self.folder.samples, samples)
+            picture = grid(samples, in_row)
+            save_grid(self.folder.samples, samples, in_row)
         else:
             picture = plot(samples, real)
             save_png(self.folder.samples, picture)

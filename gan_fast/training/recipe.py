@@ -7,8 +7,9 @@ import math
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from gan_fast import data as data_module
 from gan_fast.losses import AdversarialLoss
 from gan_fast.metrics.fidelity import Metric, check_metrics
 from gan_fast.training.ema import EMA
@@ -44,6 +45,8 @@ class Recipe:
     name: ClassVar[str] = ""
     # Used where neither steps nor kimg nor seconds is given.
     default_budget: ClassVar[Budget] = Budget(images=1_000_000)
+    # The command that makes more pictures with a run.
+    made_with: ClassVar[str] = "generate"
 
     data: str = "digits"
     """Training images: digits, stacked-digits, fashion-mnist, a folder or zip of images, or a file packed by `gan-fast
@@ -177,6 +180,14 @@ class Recipe:
             self.seconds or math.inf,
         )
 
+    def load_data(self) -> Any:
+        """What `data` names, as `Trainer(data=...)` takes it."""
+        return data_module.load(self.data, resolution=self.resolution, channels=self.channels)
+
+    def picture(self, average: nn.Module, data: Any) -> tuple[Tensor, int] | None:
+        """What samples.png shows of the averaged generator: images and how many in a row; None for samples of it."""
+        return None
+
     def wants_labels(self) -> bool:
         """Whether the networks are given the class of each sample."""
         return False
@@ -188,6 +199,8 @@ class Recipe:
         """
         if len(shape) == 1:
             has: dict[str, Any] = {"resolution": None, "channels": None}
+        elif shape[1] != shape[2]:
+            raise ValueError(f"recipe {self.name} is for square images and the data given has {list(shape)}")
         else:
             has = {"resolution": shape[1], "channels": shape[0]}
         for name, value in has.items():
@@ -228,7 +241,7 @@ class Recipe:
         )
 
     def latent_size(self, shape: tuple[int, ...]) -> int:
-        """Length of one latent vector, for samples of `shape`."""
+        """Length of one latent vector, for samples of `shape`; 0 where the generator takes images."""
         raise NotImplementedError
 
     def loss_function(self) -> AdversarialLoss:

@@ -40,6 +40,12 @@ def requested_classes(
     return chosen_classes(seeds, classes, known) if known else None
 
 
+def require_latents(latent_size: int, source: object = "this") -> None:
+    """ValueError for a generator that takes images, `latent_size` 0."""
+    if not latent_size:
+        raise ValueError(f"{source} is a generator that takes images, not seeds: use `gan-fast translate`")
+
+
 @torch.no_grad()
 def sample(
     generator: nn.Module, seeds: Sequence[int], latent_size: int, classes: Sequence[int] | None = None
@@ -48,6 +54,7 @@ def sample(
 
     A conditional generator draws one class for each seed, `classes`, or by default class s mod their number for seed s.
     """
+    require_latents(latent_size)
     device = next(generator.parameters()).device
     latents = seeded_latents(seeds, latent_size)
     known = models.classes_of(generator)

@@ -48,6 +48,7 @@ class FitResult(NamedTuple):
     seconds: float
     run: Path
     best: Path | None = None
+    made_with: str = "generate"
 
     def lines(self) -> list[str]:
         """Where everything is and how to go on."""
@@ -62,7 +63,7 @@ class FitResult(NamedTuple):
             *([f"  best         {self.best}, also as {run / checkpoint.BEST_FILE}"] if self.best else []),
             f"  tensorboard  tensorboard --logdir {run / 'tensorboard'}",
             *([f"  warnings     {warnings}, with figures and samples: {run / 'warnings.jsonl'}"] if warnings else []),
-            f"  more images  gan-fast generate --run {run}",
+            f"  more images  gan-fast {self.made_with} --run {run}",
             f"  go on with   gan-fast resume {run}{more}",
         ]
 
@@ -78,7 +79,8 @@ class Trainer:
     Args:
         recipe: from `gan_fast.recipes.get`.
         data: an `ImageDataset`, a `PointDataset`, a data set with len() and [], or an iterable of batches: images,
-            float in [-1, 1] or bytes, `[N, C, H, H]`, or points, float, `[N, D]`. Default: what `recipe.data` names.
+            float in [-1, 1] or bytes, `[N, C, H, H]`, or points, float, `[N, D]`. A `PairDataset`, or batches of two
+            pictures `[N, 2 C, H, W]`, for recipes that translate. Default: what `recipe.data` names.
         out: folder of the run. Default: `recipe.out`, else the next free one under runs/.
 
     Under `torchrun` each process makes its own Trainer; a data set is shared out, a loader must give each process its
@@ -98,7 +100,7 @@ class Trainer:
         if recipe.threads is not None:
             torch.set_num_threads(recipe.threads)
         if data is None:
-            data = data_module.load(recipe.data, resolution=recipe.resolution, channels=recipe.channels)
+            data = recipe.load_data()
         self.data = data
         shape = feed.shape_of(data)
         recipe = self.recipe = recipe.for_data(shape, self.world.size)
@@ -148,11 +150,13 @@ class Trainer:
         self._read_at = (0, 0, 0.0)
 
     def step(self, batch: Any) -> StepStats:
-        """Train on a batch of real samples, `[N, C, H, H]` or `[N, D]`: the critic, the generator, the average.
+        """Train on a batch of real samples, `[N, C, H, W]` or `[N, D]`: the critic, the generator, the average.
 
         Where the recipe wants labels the batch is (samples, labels), labels `[N]` whole numbers or `[N, classes]`.
         """
         real = feed.to_samples(batch, self.machine.device).to(memory_format=self.machine.memory_format)
+        if real.shape[1:] != self.feed.shape:
+            raise ValueError(f"samples must be {list(self.feed.shape)} as those at first, got {list(real.shape[1:])}")
         self._real = real
         self.recipe.follow(self.images, self.adversarial_step, self.optimizers, self.ema)
         self.steps += 1
@@ -234,7 +238,9 @@ class Trainer:
             self._judge(journal, show)
         distributed.wait(self.world)
         best = checkpoint.read_best(self.run.path)
-        return FitResult(reason, self.steps, self.images, self.seconds, self.run.path, best and best[0])
+        return FitResult(
+            reason, self.steps, self.images, self.seconds, self.run.path, best and best[0], self.recipe.made_with
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint to the folder `path`, atomically. Under torchrun only the first process writes."""
@@ -319,7 +325,10 @@ class Trainer:
         self.feed.load_state_dict(state["data"])
 
     def sample(self, count: int, seed: int = 0) -> Tensor:
-        """`[count, C, H, W]` in [-1, 1] or `[count, D]`, of the averaged generator, seeds `seed`, `seed + 1`, ..."""
+        """`[count, C, H, W]` in [-1, 1] or `[count, D]`, of the averaged generator, seeds `seed`, `seed + 1`, ...
+
+        ValueError where the generator takes images.
+        """
         return sample(self.ema.module, range(seed, seed + count), self.latents.size)
 
     def _start_run(self) -> folder.RunFolder:
@@ -385,6 +394,10 @@ class Trainer:
         if journal is None:
             return
         self._keep()
+        picture = self.recipe.picture(self.ema.module, self.data)
+        if picture is not None:
+            journal.snapshot(self.steps, picture[0], in_row=picture[1])
+            return
         shown = self._shown_samples()
         sizes = {"generator": network_norm(self.generator), "critic": network_norm(self.critic)}
         alarms, figures = self.watch.snapshot(self.images, self._fraction(), shown, self._real_samples(), sizes)
@@ -392,6 +405,9 @@ class Trainer:
         self._warn(alarms)
 
     def _shown_samples(self) -> Tensor:
+        picture = self.recipe.picture(self.ema.module, self.data)
+        if picture is not None:
+            return picture[0]
         return self.sample(_PLOTTED_POINTS if len(self.feed.shape) == 1 else _GRID_IMAGES)
 
     def _plotted(self) -> Tensor | None:
@@ -454,6 +470,8 @@ class Trainer:
 
     def _data_name(self) -> str:
         name = getattr(self.data, "name", type(self.data).__name__)
+        if isinstance(self.data, data_module.PairDataset):
+            return f"{name} ({self.data})"
         kind = "points" if len(self.feed.shape) == 1 else "images"
         count = f"{len(self.data):,} {kind}" if hasattr(self.data, "__len__") else f"a stream of {kind}"
         return f"{name} ({count} of {'x'.join(map(str, self.feed.shape))})"

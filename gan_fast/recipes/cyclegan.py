@@ -1,0 +1,85 @@
+"""CycleGAN: translation between two kinds of pictures without pairs.
+
+    G: A -> B and F: B -> A minimise  E (D_B(G(a)) - 1)^2 + E (D_A(F(b)) - 1)^2
+                                      + lambda E |F(G(a)) - a| + lambda E |G(F(b)) - b|
+                                      + mu E |G(b) - b| + mu E |F(a) - a|
+    D_B minimises                     1/2 E (D_B(b) - 1)^2 + 1/2 E D_B(G(a))^2, of D_A the same
+
+with mean absolute differences. Critics are shown one of the last 50 generated pictures half of the time. The step is in
+`cyclegan_step.py`, the networks in `gan_fast/models/cyclegan.py`. Source: Zhu et al., "Unpaired Image-to-Image
+Translation using Cycle-Consistent Adversarial Networks", 2017, sections 3 to 5.2, with its lambda = 10,
+mu = lambda / 2, batch of 1, Adam at 2e-4 for half of the run and then linearly to 0, beta1 = 0.5 (published settings).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+from gan_fast.recipes.cyclegan_step import CycleGANStep
+from gan_fast.recipes.translation import TranslationRecipe, network_settings
+from gan_fast.training.recipe import Recipe
+from gan_fast.training.step import Players, Step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CycleGAN(TranslationRecipe):
+    """CycleGAN (Zhu et al. 2017): two kinds of pictures without pairs, translated both ways."""
+
+    name: ClassVar[str] = "cyclegan"
+
+    blocks: int | None = None
+    """Residual blocks of the generators. Default, as in the paper: 9 from 256 pixels, 6 below."""
+
+    downs: int | None = None
+    """Halvings before the blocks. Default: the paper's 2, fewer below 32 pixels."""
+
+    kernel: int | None = None
+    """Side of the generators' first and last convolution, odd. Default: the paper's 7, 3 below 32 pixels."""
+
+    cycle: float = 10.0
+    """Lambda, the weight of the cycle loss."""
+
+    identity: float = 5.0
+    """Mu, the weight of the identity loss, which keeps colours; 0 for none."""
+
+    pool: int = 50
+    """Generated pictures that are kept to be shown to the critics again; 0 for none."""
+
+    @classmethod
+    def positive_fields(cls) -> tuple[str, ...]:
+        return (*super().positive_fields(), "blocks", "kernel")
+
+    @classmethod
+    def non_negative_fields(cls) -> tuple[str, ...]:
+        return (*super().non_negative_fields(), "downs", "cycle", "identity", "pool")
+
+    def for_data(self, shape: tuple[int, ...], processes: int = 1) -> Recipe:
+        recipe = super().for_data(shape, processes)
+        assert isinstance(recipe, CycleGAN)
+        height, width = shape[1:]
+        shorter = min(height, width)
+        downs = self.downs if self.downs is not None else 2 if shorter >= 32 else 1 if shorter >= 16 else 0
+        if height % (1 << downs) or width % (1 << downs) or shorter >> downs < 4:
+            raise ValueError(
+                f"a generator that halves {downs} times needs sides that are multiples of {1 << downs}, from "
+                f"{4 << downs}; got {height}x{width}: choose --height and --width, or fewer --downs"
+            )
+        blocks = self.blocks or (9 if shorter >= 256 else 6)
+        kernel = self.kernel or (7 if shorter >= 32 else 3)
+        return dataclasses.replace(recipe, blocks=blocks, downs=downs, kernel=kernel)
+
+    def networks(self, shape: tuple[int, ...], classes: int = 0) -> tuple[str, dict[str, Any]]:
+        own = {name: getattr(self, name) for name in ("blocks", "downs", "kernel")}
+        return "cyclegan", {**network_settings(self), **own}
+
+    def step(self, players: Players) -> Step:
+        assert self.channels is not None and self.height is not None and self.width is not None
+        return CycleGANStep(
+            players,
+            (self.channels, self.height, self.width),
+            cycle=self.cycle,
+            identity=self.identity,
+            pool=self.pool,
+            seed=self.seed,
+        )
