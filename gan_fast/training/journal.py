@@ -38,8 +38,11 @@ class Journal:
         self.folder = folder
         self.readings = [reading for reading in _read(folder) if reading.step <= step]
         write_file(folder.log, "".join(map(_line, self.readings)).encode())
+        self.judged_steps: set[int] = set()
         if folder.evaluations.exists():
-            write_file(folder.evaluations, _judged_until(folder, step).encode())
+            judged = _judged_until(folder, step)
+            self.judged_steps = set(judged)
+            write_file(folder.evaluations, "".join(judged.values()).encode())
         self._board = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
 
     def close(self) -> None:
@@ -107,13 +110,14 @@ def _read(folder: RunFolder) -> list[Reading]:
     return readings
 
 
-def _judged_until(folder: RunFolder, step: int) -> str:
-    kept = []
+def _judged_until(folder: RunFolder, step: int) -> dict[int, str]:
+    """The lines of evaluations up to `step`, by step."""
+    kept = {}
     for line in folder.evaluations.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] > step:
-                continue
+            at = int(json.loads(line)["step"])
         except (json.JSONDecodeError, KeyError, TypeError):
             break
-        kept.append(line + "\n")
-    return "".join(kept)
+        if at <= step:
+            kept[at] = line + "\n"
+    return kept
