@@ -65,13 +65,14 @@ class Portable(nn.Module):
 
     def __init__(self, control: Control) -> None:
         super().__init__()
-        self.generator = control.generator
+        generator = self.generator = control.generator
         self.latent_size, self.classes = control.latent_size, control.classes
-        self.styled = isinstance(self.generator, stylegan2.Generator)
+        # Without a mean style there is nothing to truncate towards.
+        self.truncatable = isinstance(generator, stylegan2.Generator) and generator.mapping.w_avg_beta is not None
         self.inputs = {"latents": f"[N, {self.latent_size}]"}
         if self.classes:
             self.inputs["classes"] = f"[N, {self.classes}]"
-        if self.styled:
+        if self.truncatable:
             self.inputs["truncation"] = "[]"
 
     def forward(self, latents: Tensor, classes: Tensor | None = None, truncation: Tensor | None = None) -> Tensor:
@@ -80,8 +81,9 @@ class Portable(nn.Module):
             samples: Tensor = self.generator(latents, *given)
             return samples.clamp(-1, 1).contiguous() if samples.ndim == 4 else samples
         styles = self.generator.mapping(latents, *given)
-        mean = self.generator.mapping.w_avg
-        styles = styles if truncation is None else mean + truncation * (styles - mean)
+        if truncation is not None:
+            mean = self.generator.mapping.w_avg
+            styles = mean + truncation * (styles - mean)
         return self.generator.synthesis(styles, "const", force_fp32=True).clamp(-1, 1).contiguous()
 
     def example(self, batch: int, truncation: float = 1.0) -> dict[str, Tensor]:
@@ -89,7 +91,7 @@ class Portable(nn.Module):
         values = {"latents": torch.randn(batch, self.latent_size, generator=torch.Generator().manual_seed(batch))}
         if self.classes:
             values["classes"] = torch.eye(self.classes)[torch.arange(batch) % self.classes]
-        if self.styled:
+        if self.truncatable:
             values["truncation"] = torch.tensor(truncation)
         return values
 
@@ -166,7 +168,7 @@ def _difference(module: Portable, run: Run) -> float:
     """The largest over batch sizes and truncations; infinite where a shape differs or a value is not a number."""
     worst = 0.0
     for batch in _BATCHES:
-        for truncation in _TRUNCATIONS if module.styled else (1.0,):
+        for truncation in _TRUNCATIONS if module.truncatable else (1.0,):
             inputs = module.example(batch, truncation)
             with torch.no_grad():
                 expected = module(**inputs)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gan_fast import recipes
 from gan_fast.cli import UsageError
 from gan_fast.cli.parse import parse
-from gan_fast.training import Trainer, evaluate_run
+from gan_fast.training import Trainer, evaluate_run, folder
 
 DEFAULT_RECIPE = "dcgan"
 
@@ -30,7 +30,7 @@ def run(trainer: Trainer) -> None:
     print("\n".join(result.lines()))
     count = trainer.recipe.evaluation_samples
     if trainer.judgement is not None and result.reason == "finished":
-        print("\n".join(trainer.judgement.lines()))
+        print("\n".join([*trainer.judgement.lines(), f"  written to   {folder.RunFolder(result.run).quality}"]))
     elif result.reason == "finished" and count != 0:
         print("judging samples", flush=True)
         report, where = evaluate_run(result.run, count=count, data=trainer.data)

@@ -41,8 +41,11 @@ class Journal:
         self.folder = folder
         self.readings = [reading for reading in _read(folder) if reading.step <= step]
         write_file(folder.log, "".join(map(_line, self.readings)).encode())
+        self.judged_steps: set[int] = set()
         if folder.evaluations.exists():
-            write_file(folder.evaluations, _judged_until(folder, step).encode())
+            judged = _judged_until(folder, step)
+            self.judged_steps = set(judged)
+            write_file(folder.evaluations, "".join(judged.values()).encode())
         kept = [entry for entry in read_warnings(folder) if entry["step"] <= step]
         if folder.warnings.exists():
             write_file(folder.warnings, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
@@ -162,13 +165,14 @@ def _read(folder: RunFolder) -> list[Reading]:
     return readings
 
 
-def _judged_until(folder: RunFolder, step: int) -> str:
-    kept = []
+def _judged_until(folder: RunFolder, step: int) -> dict[int, str]:
+    """The lines of evaluations up to `step`, by step."""
+    kept = {}
     for line in folder.evaluations.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] > step:
-                continue
+            at = int(json.loads(line)["step"])
         except (json.JSONDecodeError, KeyError, TypeError):
             break
-        kept.append(line + "\n")
-    return "".join(kept)
+        if at <= step:
+            kept[at] = line + "\n"
+    return kept

@@ -198,6 +198,9 @@ class Trainer:
         show.start()
         if self.steps == 0:
             self._snapshot(journal)
+        elif journal is not None and self._judging_owed(journal):
+            self._judge(journal, show)
+            began = time.perf_counter()
         self._read_at = (self.steps, self.images, self.seconds)
         stop = self._fraction() >= 1
         while not stop:
@@ -453,6 +456,11 @@ class Trainer:
             return False
         every = self.recipe.evaluate_kimg * 1000
         return self.images // every > before // every
+
+    def _judging_owed(self, journal: Journal) -> bool:
+        """Whether the run was ended while it judged this step, whose checkpoint is there first."""
+        due = self._judging_due(self.images - self.recipe.batch) and self.steps not in journal.judged_steps
+        return due and self.run is not None and self.run.checkpoint(self.steps).is_dir()
 
     def _judge(self, journal: Journal | None, show: progress.Progress) -> None:
         """Judge samples of the checkpoint just saved, and keep it if it is the best; the first process, for all."""

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gan_fast.metrics import fidelity, inception
+from gan_fast.metrics import inception
 from gan_fast.metrics.fidelity import WITH_INCEPTION, ProxyNetwork, evaluate_fidelity
 from gan_fast.metrics.frechet import frechet_distance, moments
 from gan_fast.metrics.inception_score import inception_score
 from gan_fast.metrics.kid import kid
 from gan_fast.metrics.manifolds import density_coverage, precision_recall
+from gan_fast.training import pictures
 
 NAME = "gan-fast-small"
 
@@ -153,7 +154,7 @@ def small_network(torch_fidelity):
         def __init__(self, name, features_list, **kwargs):
             super().__init__(name, features_list)
             self.first, self.second = nn.Conv2d(3, 16, 5, 2), nn.Conv2d(16, 48, 5, 2)
-            self.head = nn.Linear(48, 10)
+            self.head = nn.Linear(48, 10, bias=False)
             stream = torch.Generator().manual_seed(0)
             with torch.no_grad():
                 for p in self.parameters():
@@ -163,7 +164,7 @@ def small_network(torch_fidelity):
             assert x.dtype == torch.uint8 and x.shape[1] == 3
             y = (resize(x.float(), size=(19, 19), align_corners=False) - 128) / 128
             y = F.relu(self.second(F.relu(self.first(y)))).mean([2, 3])
-            found = {"features": y, "logits": 20 * self.head(y)}
+            found = {"features": y, "logits": 5 * self.head(y)}
             return tuple(found[name] for name in self.features_list)
 
         @staticmethod
@@ -206,7 +207,7 @@ THEIRS = {
 
 def agree(torch_fidelity, samples, dataset, network, metrics, **settings):
     report = evaluate_fidelity(samples, dataset, metrics, network)
-    images = fidelity.to_bytes(samples, dataset)
+    images = pictures.to_bytes(samples)  # as they would be saved for theirs to read
     names = {"fid": "fid", "kid": "kid", "is": "isc", "precision_recall": "prc"}
     theirs = torch_fidelity.calculate_metrics(
         input1=Pictures(images), input2=Pictures(dataset.images), cuda=False, cache=False, save_cpu_ram=True,
@@ -219,13 +220,17 @@ def agree(torch_fidelity, samples, dataset, network, metrics, **settings):
 
 
 def test_torch_fidelity_gives_the_same_numbers(torch_fidelity, small_network, digits):
-    """FID, KID, IS, precision and recall, from the same pictures, through all of theirs and all of ours."""
+    """FID, KID, IS, precision and recall, from the same pictures, through all of theirs and all of ours.
+
+    They agree to 4e-5. Broken versions: bytes cut off instead of rounded 3 % in FID and KID; bytes that wrap FID 0.51
+    for 0.22; KID with the diagonal 24 %, with other subsets 0.9 %; the second neighbour precision 0.22 for 0.31.
+    """
     stream = torch.Generator().manual_seed(3)
     real = digits.float_batch(torch.randperm(len(digits), generator=stream)[:1100])
-    samples = real + 0.25 * torch.randn(real.shape, generator=stream)
+    samples = 0.2 + real + 0.6 * torch.randn(real.shape, generator=stream)
     network = inception.Inception(extractor=small_network)
     figures = agree(torch_fidelity, samples, digits, network, WITH_INCEPTION, feature_extractor=small_network)
-    assert figures["fid"] > 0.001 and 0.05 < figures["precision"] < 0.95 and figures["is"] > 1.2
+    assert figures["fid"] > 0.1 and 0.1 < figures["precision"] < 0.5 and figures["is_sd"] > 1e-4
 
 
 @pytest.mark.slow

@@ -68,6 +68,14 @@ def test_the_best_checkpoint_is_kept_and_can_be_named(small, tmp_path, capsys):
     assert checkpoint.read_best(run)[0].name == "000000016", "figures of other sample counts do not compare"
 
 
+def test_a_judgement_that_was_cut_off_is_made_again(small, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(IndexError):  # the script has no figure for step 4, after its checkpoint was saved
+        script(Trainer(small(steps=6, evaluate_kimg=0.064, evaluation_samples=20), out=run), []).fit()
+    script(Trainer.resume(run), [5.0, 6.0]).fit()
+    assert steps_of(run) == [4, 6] and checkpoint.read_best(run)[0].name == "000000004"
+
+
 def test_judging_does_not_touch_the_run(small, tmp_path):
     settings = {"steps": 6, "seed": 3}
     Trainer(small(**settings), out=tmp_path / "plain").fit()
