@@ -201,6 +201,15 @@ class Block(nn.Module):
         return ops.downsample2d(x, self.resample_filter) if self.resample == "down" else x
 
 
+class Stage(nn.ModuleList):
+    """Blocks at one side, one after the other."""
+
+    def forward(self, x: Tensor, style: Tensor, time: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, style, time)
+        return x
+
+
 class Attention(nn.Module):
     """Self-attention over the pixels of `[N, C, H, W]`, one head, added to them; over sqrt(2)."""
 
@@ -237,9 +246,9 @@ class UNet(nn.Module):
             self.up.append(Block(after, before, *own, resample="up"))
         self.at_down, self.at_up = nn.ModuleList(), nn.ModuleList()
         for width in widths:
-            self.at_down.append(nn.ModuleList([Block(width, width, *own) for _ in range(blocks)]))
+            self.at_down.append(Stage(Block(width, width, *own) for _ in range(blocks)))
             joined = [2 * width, *[width] * (blocks - 1)]
-            self.at_up.append(nn.ModuleList([Block(before, width, *own) for before in joined]))
+            self.at_up.append(Stage(Block(before, width, *own) for before in joined))
         last = widths[-1]
         self.middle = nn.ModuleList([Block(last, last, *own), Attention(last), Block(last, last, *own)])
         self.norm = AdaptiveGroupNorm(widths[0], style)
@@ -251,17 +260,14 @@ class UNet(nn.Module):
         time = self.time(sinusoids(timesteps))
         x = self.from_image(noisy)
         kept = []
-        for i, blocks in enumerate(self.at_down):
+        for i, stage in enumerate(self.at_down):
             x = self.down[i - 1](x, style, time) if i else x
-            for block in blocks:
-                x = block(x, style, time)
+            x = stage(x, style, time)
             kept.append(x)
         first, attention, second = self.middle
         x = second(attention(first(x, style, time)), style, time)
-        for i, blocks in reversed(list(enumerate(self.at_up))):
-            x = torch.cat([x, kept.pop()], 1)
-            for block in blocks:
-                x = block(x, style, time)
+        for i, stage in reversed(list(enumerate(self.at_up))):
+            x = stage(torch.cat([x, kept.pop()], 1), style, time)
             x = self.up[i - 1](x, style, time) if i else x
         return self.to_image(F.silu(self.norm(x, style))).tanh()
 

@@ -50,8 +50,9 @@ class DDGAN(Recipe):
     batch: int = 128
     """Samples per step, over all processes."""
 
-    latent_dim: int = 64
-    """Length of z, of which each pass has its own."""
+    latent_dim: int | None = None
+    """Length of z, of which each pass has its own. Default: 64 for images, for points as many as they have
+    coordinates."""
 
     # The paper's U-Net has 128 channels at the image's side and 256 below, and two blocks a side.
     base_channels: int = 16
@@ -121,7 +122,10 @@ class DDGAN(Recipe):
         return (*super().non_negative_fields(), "r1")
 
     def latent_size(self, shape: tuple[int, ...]) -> int:
-        return ddgan.latent_size(shape, self.denoising_steps, self.latent_dim)
+        return ddgan.latent_size(shape, self.denoising_steps, self._z_size(shape))
+
+    def _z_size(self, shape: tuple[int, ...]) -> int:
+        return self.latent_dim or (shape[0] if len(shape) == 1 else 64)
 
     def generator_period(self) -> int:
         return 1
@@ -136,7 +140,7 @@ class DDGAN(Recipe):
         shared = {
             "shape": list(shape),
             "steps": self.denoising_steps,
-            "latent_dim": self.latent_dim,
+            "latent_dim": self._z_size(shape),
             "timestep_channels": self.timestep_channels,
         }
         if self.network == "mlp" or points:

@@ -145,6 +145,32 @@ def test_sampling_walks_down_and_belongs_to_the_seed(sets, tmp_path, name):
     torch.testing.assert_close(x, many[3:4], rtol=0, atol=1e-5)
 
 
+def test_lazy_R1_is_weighted_and_taken_at_the_less_noisy_sample(sets):
+    trainer = Trainer(small("ddgan", r1=2.0, r1_every=3), data=sets["grid25"])
+    step, critic, real = trainer.adversarial_step, trainer.critic, trainer.feed.next()
+    turns = []
+    step.train_critic, original = lambda real, r1: turns.append(r1) or original(real, r1), step.train_critic
+    step._descend = lambda network, optimizer: None
+    for k in (2, 3, 4):
+        drawn = step.streams["diffusion"].get_state()
+        step(real, k)
+    assert turns == [False, False, True]
+    got = [p.grad.clone() for p in critic.parameters()]
+    step.streams["diffusion"].set_state(drawn)
+    pair = step._diffuse(real)
+    with torch.no_grad():
+        fake = step._denoise(pair)
+    x = pair.samples.requires_grad_()
+    real_logits, fake_logits = critic(x, *pair[1:]), critic(fake, *pair[1:])
+    (slope,) = torch.autograd.grad(real_logits.sum(), x, create_graph=True)
+    penalty = 2.0 / 2 * slope.square().sum() / len(real)
+    loss = (torch.nn.functional.softplus(-real_logits) + torch.nn.functional.softplus(fake_logits)).mean()
+    wanted = torch.autograd.grad(loss + 3 * penalty, list(critic.parameters()))
+    for mine, theirs in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(step.figures()["r1"], penalty.detach(), rtol=1e-4, atol=0)
+
+
 def everything(trainer):
     networks = {"G": trainer.generator, "D": trainer.critic, "ema": trainer.ema.module}
     found = {f"{name}.{k}": v.clone() for name, module in networks.items() for k, v in module.state_dict().items()}
