@@ -18,6 +18,7 @@ from torch import nn
 
 from gan_fast import losses
 from gan_fast.recipes.networks import NetworkRecipe, adam
+from gan_fast.recipes.techniques import TechniqueRecipe
 from gan_fast.training.recipe import Budget, Penalties
 
 LossName = Literal[
@@ -32,7 +33,7 @@ LossName = Literal[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DCGAN(NetworkRecipe):
+class DCGAN(TechniqueRecipe, NetworkRecipe):
     """DCGAN (Radford et al. 2016) with a spectrally normalised critic."""
 
     name: ClassVar[str] = "dcgan"

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from gan_fast.recipes.techniques import TechniqueRecipe
+from gan_fast.training.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NetworkRecipe(TechniqueRecipe):
+class NetworkRecipe(Recipe):
     """Settings of the networks. Those of the convolutional ones are for images, `width` and `depth` for the others."""
 
     network: Literal["auto", "dcgan", "mlp"] = "auto"
@@ -59,6 +59,10 @@ class NetworkRecipe(TechniqueRecipe):
     def positive_fields(cls) -> tuple[str, ...]:
         own = ("latent_dim", "base_channels", "max_channels", "width", "depth", "critic_steps")
         return (*super().positive_fields(), *own)
+
+    def critic_sees(self) -> dict[str, Any]:
+        """Settings of the critic's networks that look at more than one sample: none here."""
+        return {}
 
     def latent_size(self, shape: tuple[int, ...]) -> int:
         return self.latent_dim or (shape[0] if len(shape) == 1 else 64)

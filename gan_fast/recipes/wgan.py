@@ -18,11 +18,12 @@ from torch import nn
 
 from gan_fast import losses
 from gan_fast.recipes.networks import NetworkRecipe, rmsprop
+from gan_fast.recipes.techniques import TechniqueRecipe
 from gan_fast.training.recipe import Budget, Penalties
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WGAN(NetworkRecipe):
+class WGAN(TechniqueRecipe, NetworkRecipe):
     """WGAN (Arjovsky et al. 2017): weight clipping, RMSprop, five critic steps."""
 
     name: ClassVar[str] = "wgan"

@@ -18,11 +18,12 @@ from torch import nn
 
 from gan_fast import losses
 from gan_fast.recipes.networks import NetworkRecipe, adam
+from gan_fast.recipes.techniques import TechniqueRecipe
 from gan_fast.training.recipe import Budget, Penalties
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WGANGP(NetworkRecipe):
+class WGANGP(TechniqueRecipe, NetworkRecipe):
     """WGAN-GP (Gulrajani et al. 2017): gradient penalty, Adam without momentum, five critic steps."""
 
     name: ClassVar[str] = "wgan_gp"

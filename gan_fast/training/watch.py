@@ -101,14 +101,15 @@ class Watch:
         figures = {"critic_loss": reading.critic_loss, "chance_loss": self.chance or 0.0}
         figures |= {"real_sign_mean": reading.real_sign_mean, "fake_sign_mean": reading.fake_sign_mean}
         figures |= {"generator_gradient": gradient or 0.0, "generator_weights": weights}
-        if self._lasts("won", won, reading.step):
+        won_for_good, still_for_good = self._lasts("won", won, reading.step), self._lasts("still", still, reading.step)
+        if won_for_good:
             message = (
                 f"the critic wins: for {_STEPS} steps its loss is below {_SATURATED:.0%} of that of guessing "
                 f"({reading.critic_loss:.3g} of {self.chance:.3g}), and such a critic teaches the generator nothing; "
                 "try instance_noise, r1, label_smoothing or a lower lr_d"
             )
             found += self._once("saturation", True, message, figures)
-        elif self._lasts("still", still, reading.step):
+        elif still_for_good:
             message = (
                 f"the generator stands still: for {_STEPS} steps its gradient ({gradient:.3g}) is next to nothing "
                 f"beside its weights ({weights:.3g}); try instance_noise, r1 or lower learning rates"
