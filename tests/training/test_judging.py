@@ -22,7 +22,7 @@ QUICK = ["--batch=16", "--latent-dim=8", "--base-channels=8", "--threads=1", "--
 
 def quality(value: float) -> QualityReport:
     rest = dict.fromkeys(QualityReport.__dataclass_fields__, 0.0)
-    return QualityReport(**{**rest, "proxy_frechet": value, "replay": None})
+    return QualityReport(**{**rest, "proxy_frechet": value, "replay": None, "agreement": None})
 
 
 def script(trainer, values):

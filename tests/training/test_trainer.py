@@ -174,8 +174,8 @@ def test_non_finite_losses_stop_and_keep_the_last_good_checkpoint(small, tmp_pat
     trainer = Trainer(small(steps=1000, log_steps=5, snapshot_seconds=1e-6), out=tmp_path / "run")
     step = trainer.adversarial_step.train_critic
 
-    def poisoned(real):
-        return step(real * float("nan") if trainer.steps == 13 else real)
+    def poisoned(real, labels):
+        return step(real * float("nan") if trainer.steps == 13 else real, labels)
 
     trainer.adversarial_step.train_critic = poisoned
     with pytest.raises(NonFiniteError, match=r"critic's loss is nan at step 15.*gan-fast resume.*lower learning rates"):

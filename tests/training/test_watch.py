@@ -130,7 +130,7 @@ def test_a_critic_far_too_strong_is_reported(tmp_path, impatient):
 def test_values_that_go_bad_leave_their_evidence(tmp_path):
     trainer = Trainer(recipes.get("dcgan", **QUICK, data="ring8", width=8, steps=40, log_steps=5), out=tmp_path / "run")
     step = trainer.adversarial_step.train_critic
-    trainer.adversarial_step.train_critic = lambda real: step(real * float("nan"))
+    trainer.adversarial_step.train_critic = lambda real, labels: step(real * float("nan"), labels)
     with pytest.raises(NonFiniteError):
         trainer.fit()
     (entry,) = warnings_of(tmp_path / "run")
