@@ -10,11 +10,11 @@ import torch
 
 from gan_fast import losses, recipes
 from gan_fast.cli.parse import parse
-from gan_fast.recipes import DCGAN, WGAN, WGANGP
+from gan_fast.recipes import CGAN, DCGAN, GAN, WGAN, WGANGP
 from gan_fast.training import Budget, machine
 
 
-@pytest.mark.parametrize("kind", [DCGAN, WGAN, WGANGP])
+@pytest.mark.parametrize("kind", [CGAN, DCGAN, GAN, WGAN, WGANGP])
 def test_every_field_is_a_flag_with_its_help(capsys, kind):
     with pytest.raises(SystemExit) as stop:
         parse(kind, ["--help"], "train")
@@ -78,7 +78,7 @@ def test_extra_layers_follow_the_size_unless_asked_for():
 
 def test_names():
     assert "dcgan" in recipes.names()
-    with pytest.raises(ValueError, match="unknown recipe 'stylegan9': known are dcgan"):
+    with pytest.raises(ValueError, match="unknown recipe 'stylegan9': known are cgan"):
         recipes.get("stylegan9")
 
 
