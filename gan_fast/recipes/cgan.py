@@ -7,7 +7,7 @@ with y of a generated sample that of a real one of the same batch. `--conditioni
 class, and the critic adds (V y)^T phi(x) to its logit) or `concat` (Mirza and Osindero, "Conditional Generative
 Adversarial Nets", 2014: y is a further input of both). Formulas and networks: `gan_fast/models/cgan.py`.
 
-Everything else is the dcgan recipe, whose defaults these are. The 2018 paper's own settings are `--loss hinge
+Everything else is the dcgan recipe. The 2018 paper's own settings are `--loss hinge
 --critic-steps 5 --lr-g 2e-4 --lr-d 2e-4 --beta1 0 --beta2 0.9 --batch 64`; the 2014 paper's networks are `--network
 mlp`.
 """
@@ -25,6 +25,17 @@ class CGAN(DCGAN):
     """Class-conditional GAN (Mirza and Osindero 2014; Miyato and Koyama 2018) on data with labels."""
 
     name: ClassVar[str] = "cgan"
+
+    # The class makes the game easier, so that it bears larger steps than dcgan's: after 50 kimg of digits with dcgan's
+    # batch of 128 and 4e-4 88 % of the samples are of the class asked for, after 20 kimg with these 98 %.
+    batch: int = 64
+    """Samples per step, over all processes."""
+
+    lr_g: float = 1e-3
+    """Adam's learning rate for the generator."""
+
+    lr_d: float = 1e-3
+    """Adam's learning rate for the critic."""
 
     conditioning: Literal["projection", "concat"] = "projection"
     """How the networks are told the class: gains and biases of its own in the generator and a projection in the critic,

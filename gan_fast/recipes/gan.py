@@ -52,13 +52,14 @@ class GAN(Recipe):
     depth: int = 3
     """Hidden layers."""
 
-    lr_g: float = 2e-4
+    # On digits, after 45 kimg, the proxy distance is at 22 with these, at 42 with a beta1 of 0.5.
+    lr_g: float = 5e-4
     """Adam's learning rate for the generator."""
 
-    lr_d: float = 2e-4
+    lr_d: float = 5e-4
     """Adam's learning rate for the critic."""
 
-    beta1: float = 0.5
+    beta1: float = 0.0
     """Adam's decay of the mean gradient."""
 
     beta2: float = 0.99

@@ -89,7 +89,7 @@ class NetworkRecipe(Recipe):
 
 def adam(network: nn.Module, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
     """One kernel for all parameters; on CUDA with its step count on the device, so that a graph can hold it."""
-    parameters = list(network.parameters())
+    parameters, betas = list(network.parameters()), (float(betas[0]), float(betas[1]))
     return torch.optim.Adam(parameters, lr, betas, fused=True, capturable=parameters[0].device.type == "cuda")
 
 

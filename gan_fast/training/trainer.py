@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -327,12 +328,13 @@ class Trainer:
             tensor.copy_(tensors["random"].get(name, tensor))
         self.feed.load_state_dict(state["data"])
 
-    def sample(self, count: int, seed: int = 0) -> Tensor:
+    def sample(self, count: int, seed: int = 0, classes: Sequence[int] | None = None) -> Tensor:
         """`[count, C, H, W]` in [-1, 1] or `[count, D]`, of the averaged generator, seeds `seed`, `seed + 1`, ...
 
-        ValueError where the generator takes images.
+        Of a conditional one the class of each, by default s mod their number for seed s. ValueError where the generator takes
+        images.
         """
-        return sample(self.ema.module, range(seed, seed + count), self.latents.size)
+        return sample(self.ema.module, range(seed, seed + count), self.latents.size, classes)
 
     def _start_run(self) -> folder.RunFolder:
         run = folder.RunFolder(Path(self.out or folder.next_free(self.recipe.name, self.recipe.data)))

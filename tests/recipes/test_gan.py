@@ -1,14 +1,11 @@
-"""The original GAN: its losses are the formulas on a probability, and it learns."""
+"""The original GAN: its losses are the formulas on a probability, its networks perceptrons."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import pytest
 import torch
 
 from gan_fast import losses, recipes
-from gan_fast.cli.parse import parse
 
 
 @pytest.mark.parametrize("loss", ["minimax", "non_saturating"])
@@ -31,14 +28,10 @@ def test_losses_are_those_of_a_probability(loss):
                 torch.testing.assert_close(mine, theirs)
 
 
-def test_two_perceptrons_on_anything(capsys):
+def test_two_perceptrons_on_anything():
     recipe = recipes.get("gan", width=8, depth=2)
     assert recipe.networks((1, 8, 8)) == ("mlp", {"shape": [1, 8, 8], "latent_dim": 64, "width": 8, "depth": 2})
     assert recipe.networks((2,))[1]["latent_dim"] == 2
-    with pytest.raises(SystemExit):
-        parse(type(recipe), ["--help"], "train")
-    words = capsys.readouterr().out
-    assert all("--" + field.name.replace("_", "-") in words for field in dataclasses.fields(recipe))
 
 
 @pytest.mark.parametrize(

@@ -28,5 +28,11 @@ def digits():
 def small():
     """A recipe of small networks; keyword arguments replace settings."""
     threads = torch.get_num_threads()
-    yield lambda name="dcgan", **settings: recipes.get(name, **{**SMALL, "precision": "fp32", **settings})
+
+    def make(name="dcgan", **settings):
+        known = type(recipes.get(name)).__dataclass_fields__
+        own = {key: value for key, value in SMALL.items() if key in known}
+        return recipes.get(name, **{**own, "precision": "fp32", **settings})
+
+    yield make
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""The conditional recipes, and labels on their way through the step, the trainer and the commands."""
+"""Recipes gan and cgan, and labels on their way through the step, the trainer and the commands."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PIL import Image
 
 from gan_fast import data, losses, recipes
 from gan_fast.cli import main
+from gan_fast.metrics import class_agreement, extractor_for
 from gan_fast.training import Sampler, Trainer, checkpoint
 from gan_fast.training.control import Control
 from gan_fast.training.distributed import World
@@ -32,17 +33,10 @@ CASES = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    patch, threads = pytest.MonkeyPatch(), torch.get_num_threads()
-    patch.setenv("GAN_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
+def one_thread():
+    threads = torch.get_num_threads()
     yield
-    patch.undo()
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return data.load("digits")
 
 
 def small(name, **settings):
@@ -154,8 +148,30 @@ def test_the_gradient_is_the_formula_with_labels(updates, penalties):
     torch.testing.assert_close(g.table.detach(), expected_g, rtol=1e-5, atol=1e-6)
 
 
-def test_samples_are_of_the_class_asked_for(digits, tmp_path):
-    """Measured after SEE BELOW."""
+def agreement_after(kimg, digits, **settings):
+    trainer = Trainer(recipes.get("cgan", device="cpu", threads=1, **settings), data=digits)
+    while trainer.images < kimg * 1000:
+        trainer.step(trainer.feed.next())
+    return class_agreement(trainer.sample(1000), chosen_classes(range(1000), None, 10), extractor_for(digits)).share
+
+
+@pytest.mark.parametrize(
+    ("conditioning", "kimg"), [("projection", 40), pytest.param("concat", 150, marks=pytest.mark.slow)]
+)
+def test_samples_are_of_the_class_asked_for(digits, conditioning, kimg):
+    """Measured over three seeds: projection 0.96 to 0.97, concat 0.94 to 0.96; the bound is 0.85.
+
+    Broken versions of projection, same measure, all at most 0.12: the critic or the generator does not hear the class,
+    generated samples are scored as another class than they were made as, real ones have the label of another.
+    """
+    assert agreement_after(kimg, digits, network="mlp", batch=128, conditioning=conditioning) > 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("conditioning", "bound"), [("projection", 0.95), ("concat", 0.7)])
+def test_convolutional_networks_learn_the_classes(digits, conditioning, bound):
+    """Measured over three seeds: projection 0.98 to 0.99, concat 0.84 to 0.93."""
+    assert agreement_after(24, digits, conditioning=conditioning) > bound
 
 
 def test_classes_of_seeds():

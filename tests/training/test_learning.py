@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from gan_fast import recipes
@@ -20,3 +21,16 @@ def test_fifty_thousand_images_bring_samples_near_the_digits(digits):
         trainer.step(trainer.feed.next())
     real = digits.float_batch(torch.arange(len(digits)))
     assert proxy_frechet(trainer.sample(1000), real, extractor_for(digits)) < 80
+
+
+@pytest.mark.parametrize("loss", ["non_saturating", "minimax"])
+def test_two_perceptrons_learn_the_digits(digits, loss):
+    """Proxy distance after 45 kimg over three seeds: non_saturating 22 to 24, minimax 19 to 22; the bound is 60.
+
+    Broken: the sign of the generator's loss flipped, 575.
+    """
+    trainer = Trainer(recipes.get("gan", device="cpu", loss=loss, seed=1), data=digits)
+    while trainer.images < 45_000:
+        trainer.step(trainer.feed.next())
+    real = digits.float_batch(torch.arange(len(digits)))
+    assert proxy_frechet(trainer.sample(1000), real, extractor_for(digits)) < 60

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from gan_fast import losses, recipes
-from gan_fast.recipes import DCGAN, WGAN, WGANGP
+from gan_fast.recipes import CGAN, DCGAN, GAN, WGAN, WGANGP
 from gan_fast.training import Budget, machine
 
 pytest.importorskip("tyro", reason="the command line is not installed: pip install 'gan-fast[train]'")
 from gan_fast.cli.parse import parse
 
 
-@pytest.mark.parametrize("kind", [DCGAN, WGAN, WGANGP])
+@pytest.mark.parametrize("kind", [CGAN, DCGAN, GAN, WGAN, WGANGP])
 def test_every_field_is_a_flag_with_its_help(capsys, kind):
     with pytest.raises(SystemExit) as stop:
         parse(kind, ["--help"], "train")
