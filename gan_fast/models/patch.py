@@ -3,7 +3,7 @@
     D = conv4 s1 o (lrelu(norm(conv4 s1))) o (lrelu(norm(conv4 s2)))^(layers - 1) o lrelu(conv4 s2)
 
 Convolutions are 4x4 with padding 1; channels are b, 2b, 4b, 8b, at most 8b. A logit sees 70x70 pixels with 3 layers, 34
-with 2, 16 with 1; with 0 this is the paper's PixelGAN, three 1x1 convolutions, one pixel a logit. Norm is instance norm,
+with 2, 16 with 1; with 0 this is the paper's PixelGAN, three 1x1 convolutions: one pixel. Norm is instance norm,
 so samples do not mix. Source: Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", 2017,
 section 3.2.2 and appendix 6.1.2; without batch statistics as in Zhu et al. 2017.
 """

@@ -345,12 +345,28 @@ def test_two_processes_equal_one(tmp_path, name):
         torch.testing.assert_close(two.tensors["random"]["pool_a"], one.tensors["random"]["pool_a"], rtol=0, atol=1e-3)
 
 
-def judged(name, steps, **settings):
-    """By direction, after `steps` of 8 pictures on digits-to-colour."""
-    settings = {"base_channels": 16, "critic_channels": 16, "batch": 8, "lr": 1e-3, "steps": steps, **settings}
-    trainer = Trainer(recipes.get(name, device="cpu", threads=1, precision="fp32", **settings))
-    train(trainer, steps)
-    generator, directions = trainer.ema.module, trainer.recipe.directions()
-    return evaluate_translation(
-        trainer.data, lambda x, direction: (translate(generator, x, direction), None), directions, count=400
-    ).directions
+LEARNS = {"base_channels": 16, "critic_channels": 16, "batch": 8, "lr": 1e-3, "device": "cpu", "threads": 1}
+
+
+def test_pix2pix_learns_the_colours_in_150_steps(pairs):
+    """Measured: the held-out outputs are within 4.6 to 4.7 % of the right ones over two seeds and fp32 and bf16; the
+    inputs are 60.3 % from them, the bound is 7 %.
+
+    Broken versions, same measure: targets of the next pair 10.7 %, no L1 12.0 %, input and output exchanged 29.6 %.
+    """
+    trainer = Trainer(recipes.get("pix2pix", precision="fp32", steps=150, **LEARNS), data=pairs["pix2pix"])
+    train(trainer, 150)
+    x, right = (side.float_batch(torch.arange(359)) for side in (trainer.data.held_out.a, trainer.data.held_out.b))
+    assert float((translate(trainer.ema.module, x, "AtoB") - right).abs().mean()) / 2 < 0.07
+
+
+@pytest.mark.slow
+def test_cyclegan_keeps_the_digit_and_reaches_the_colours(pairs):
+    trainer = Trainer(recipes.get("cyclegan", precision="fp32", steps=1000, blocks=2, **LEARNS), data=pairs["cyclegan"])
+    train(trainer, 1000)
+
+    def both(x, direction):
+        return translate(trainer.ema.module, x, direction), None
+
+    for figures in evaluate_translation(pairs["cyclegan"], both, ("AtoB", "BtoA"), count=359).directions.values():
+        assert figures.agreement > 0.9 and figures.style_ratio < 1 / 3 and figures.change > 0.4, figures
