@@ -73,7 +73,9 @@ class DDGAN(Recipe):
     critic_max_channels: int = 256
     """Most channels of the convolutional critic."""
 
-    critic_norm: Literal["none", "spectral"] = "none"
+    # The paper's residual critic has none. DCGAN's without any, on digits at 5e-4, gave the same logit to everything
+    # (loss 1.386) by 45 kimg.
+    critic_norm: Literal["none", "spectral"] = "spectral"
     """How the convolutional critic is normalised."""
 
     timestep_channels: int = 4

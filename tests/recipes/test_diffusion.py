@@ -12,6 +12,8 @@ import torch
 from gan_fast import data, recipes
 from gan_fast.augment.draws import Draws
 from gan_fast.cli import main
+from gan_fast.metrics import evaluate_points, extractor_for, proxy_frechet
+from gan_fast.metrics.features import seen_pixels
 from gan_fast.models import ddgan
 from gan_fast.models.timesteps import TimestepCritic
 from gan_fast.recipes.diffusion_gan import AdaptiveDiffusion
@@ -191,7 +193,7 @@ CASES = {
     ),
     "diffusion_gan points": ("diffusion_gan", "grid25", {"timesteps": "uniform"}),
     "ddgan U-Net": ("ddgan", "digits", {"r1_every": 3}),
-    "ddgan U-Net, bf16": ("ddgan", "digits", {"r1_every": 3, "precision": "bf16", "critic_norm": "spectral"}),
+    "ddgan U-Net, bf16": ("ddgan", "digits", {"r1_every": 3, "precision": "bf16", "critic_norm": "none"}),
     "ddgan points": ("ddgan", "grid25", {"r1_every": 3}),
 }
 
@@ -213,6 +215,27 @@ def test_resume_is_bit_for_bit(sets, tmp_path, case):
     start = everything(Trainer(recipe, data=sets[name]))
     weights = [k for k in start if k.startswith(("G.", "D.", "ema.")) and k.endswith(("weight", "original"))]
     assert sum(not torch.equal(start[k], two[k]) for k in weights) >= 0.9 * len(weights), "the networks learn"
+
+
+@pytest.mark.slow
+def test_four_steps_cover_the_grid(sets):
+    """Measured: all 25 modes, 31 % within 3 sd, KL 0.025; uniform noise has none and 2.6 %. The same run catches none
+    after 1,070 steps, and 12 and 16 % after 2,900.
+    """
+    settings = {"batch": 256, "lr_g": 1e-3, "lr_d": 1e-3, "beta2": 0.99, "ema_kimg": 100.0, "threads": 1}
+    trainer = train(Trainer(recipes.get("ddgan", device="cpu", **settings), data=sets["grid25"]), 4280)
+    report = evaluate_points(trainer.sample(10_000), sets["grid25"])
+    assert report.figures.caught >= 24 and report.figures.high_quality >= 0.2, "\n".join(report.lines())
+
+
+@pytest.mark.slow
+def test_sixty_five_thousand_images_bring_samples_near_the_digits(sets):
+    """Measured: proxy distance 34, in fp32; 73 after half of it; the bound is 60. Untrained networks and a generator
+    that does not learn are above 300 (`tests/training/test_learning.py`).
+    """
+    trainer = train(Trainer(recipes.get("diffusion_gan", device="cpu", seed=1, threads=1), data=sets["digits"]), 510)
+    judge = extractor_for(sets["digits"])
+    assert proxy_frechet(trainer.sample(1000), seen_pixels(sets["digits"]), judge) < 60
 
 
 WORKER = """
@@ -247,11 +270,12 @@ def test_two_processes_equal_one(tmp_path, name, settings):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run(
-        [*torchrun, str(script), str(tmp_path / "two"), name, repr(given)], env=environment, check=True, timeout=240
+        [*torchrun, str(script), str(tmp_path / "two"), name, repr(given)], env=environment, check=True, timeout=600
     )
     one, two = (checkpoint.load(checkpoint.latest(tmp_path / where)) for where in ("one", "two"))
     for key, value in one.tensors["random"].items():
-        torch.testing.assert_close(two.tensors["random"][key], value, rtol=1e-3, atol=1e-6)
+        if key not in ("generator_loss", "r1_value"):  # of one process's part of the batch
+            torch.testing.assert_close(two.tensors["random"][key], value, rtol=1e-5, atol=0)
     for network, origin in begin.items():
         first, second = one.tensors[network], two.tensors[network]
         gone = sum((first[k] - origin[k]).double().square().sum() for k in origin)
