@@ -331,8 +331,8 @@ class Trainer:
     def sample(self, count: int, seed: int = 0, classes: Sequence[int] | None = None) -> Tensor:
         """`[count, C, H, W]` in [-1, 1] or `[count, D]`, of the averaged generator, seeds `seed`, `seed + 1`, ...
 
-        Of a conditional one the class of each, by default s mod their number for seed s. ValueError where the generator takes
-        images.
+        Of a conditional one the class of each, by default s mod their number for seed s. ValueError where the generator
+        takes images.
         """
         return sample(self.ema.module, range(seed, seed + count), self.latents.size, classes)
 
