@@ -4,6 +4,8 @@
 #include <c10/util/Half.h>
 
 #include <cstring>
+#include <numeric>
+#include <vector>
 
 #include "bias_act/bias_act_job.h"
 #include "common/cpu/vec_math.h"
@@ -286,6 +288,70 @@ struct Pass {
     }
   }
 
+  // Few channels that make no whole step: pixels side by side do, and their parameters are laid out as often. Adds the sums of
+  // whole groups of such pixels from `pixel` on, and returns the first pixel that is left.
+  long long folded(long long n, long long pixel, long long end, T* sum, T* scale_sum) const {
+    const int channels = static_cast<int>(job.channels), repeat = kStep / std::gcd(channels, kStep), width = repeat * channels;
+    std::vector<T> memory(7 * width, T(0));
+    std::vector<int> owner(width);
+    T *const scale = memory.data(), *const bias = scale + width, *const tscale = bias + width, *const tbias = tscale + width;
+    T *const totals = tbias + width, *const scale_totals = totals + width, *const terms = scale_totals + width;
+    for (int i = 0; i < width; ++i) {
+      const int c = i % channels;
+      owner[i] = i / channels;
+      scale[i] = wide(job.scale, n * job.scale_stride)[c];
+      bias[i] = wide(job.bias, 0)[c];
+      if constexpr (kOrder == 2) {
+        tscale[i] = wide(job.tscale, n * job.tscale_stride)[c];
+        tbias[i] = wide(job.tbias, 0)[c];
+      }
+    }
+    const T* noise = F::kReadsInput && job.noise != nullptr ? wide(job.noise, n * job.noise_stride) : nullptr;
+    const T* tnoise = kOrder == 2 && job.tnoise != nullptr ? wide(job.tnoise, n * job.tnoise_stride) : nullptr;
+    const auto spread = [&](const T* of_pixels, int first) {
+      alignas(64) T values[kStep];
+      for (int l = 0; l < kStep; ++l) values[l] = of_pixels[owner[first + l]];
+      return L::load_wide(values);
+    };
+    for (; pixel + repeat <= end; pixel += repeat) {
+      const long long base = (n * job.pixels + pixel) * channels;
+      for (int i = 0; i < width; i += kStep) {
+        Parameters<L> p;
+        p.scale = L::load_wide(scale + i);
+        p.bias = L::load_wide(bias + i);
+        if (noise != nullptr) p.bias.add(spread(noise + pixel, i));
+        if constexpr (kOrder == 2) {
+          p.tscale = L::load_wide(tscale + i);
+          p.tbias = L::load_wide(tbias + i);
+          if (tnoise != nullptr) p.tbias.add(spread(tnoise + pixel, i));
+        }
+        L term, scale_term;
+        step(base + i, kStep, p, term, scale_term);
+        if constexpr (kOrder > 0) {
+          if (noise_sums != nullptr) term.store_wide(terms + i);
+          term.add(L::load_wide(totals + i));
+          term.store_wide(totals + i);
+          scale_term.add(L::load_wide(scale_totals + i));
+          scale_term.store_wide(scale_totals + i);
+        }
+      }
+      if constexpr (kOrder > 0) {
+        if (noise_sums != nullptr) {
+          for (int k = 0; k < repeat; ++k) {
+            double total = 0;
+            for (int c = 0; c < channels; ++c) total += static_cast<double>(terms[k * channels + c]);
+            noise_sums[n * job.pixels + pixel + k] = static_cast<T>(total);
+          }
+        }
+      }
+    }
+    for (int i = 0; i < width; ++i) {
+      if (sum != nullptr) sum[i % channels] += totals[i];
+      if (scale_sum != nullptr) scale_sum[i % channels] += scale_totals[i];
+    }
+    return pixel;
+  }
+
   void interleaved_task(long long n, long long begin, long long end, long long task) const {
     T* sum = sums != nullptr ? sums + task * job.channels : nullptr;
     T* scale_sum = scale_sums != nullptr ? scale_sums + task * job.channels : nullptr;
@@ -294,6 +360,7 @@ struct Pass {
     }
     constexpr int kPixels = kOrder == 0 ? 2 : 4;  // sums in memory are read and written once for four pixels
     long long pixel = begin;
+    if (job.channels % kStep != 0 && job.channels < 2 * kStep) pixel = folded(n, begin, end, sum, scale_sum);
     for (; pixel + kPixels <= end; pixel += kPixels) interleaved_rows<kPixels>(n, pixel, sum, scale_sum);
     for (; pixel < end; ++pixel) interleaved_rows<1>(n, pixel, sum, scale_sum);
   }

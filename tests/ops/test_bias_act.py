@@ -100,11 +100,13 @@ def test_any_rank_dim_and_layout(dtype, shape, dim, act, layout, seed, biased):
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("act", ACTIVATIONS)
 def test_every_instruction_set(capability, act):
-    """Rows below, at and above a vector, a chunk of a row and a group of pixels, with and without each parameter."""
+    """Rows below, at and above a vector, pixels that share one, a chunk of a row and a group of pixels."""
     with cpu_capability(capability):
         for dtype in DTYPES:
             for shape, layout in (
                 ((2, 35, 3, 5), "channels_last"),
+                ((2, 24, 5, 5), "channels_last"),  # four pixels make whole steps, or one and a rest
+                ((2, 3, 9, 13), "channels_last"),
                 ((2, 3, 9, 13), "contiguous"),
                 ((3, 33), "contiguous"),
             ):
