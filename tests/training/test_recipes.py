@@ -80,7 +80,7 @@ def test_extra_layers_follow_the_size_unless_asked_for():
 
 def test_names():
     assert "dcgan" in recipes.names()
-    with pytest.raises(ValueError, match="unknown recipe 'stylegan9': known are cgan, cyclegan, dcgan"):
+    with pytest.raises(ValueError, match="unknown recipe 'stylegan9': known are"):
         recipes.get("stylegan9")
 
 
