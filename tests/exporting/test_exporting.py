@@ -134,6 +134,7 @@ def test_pt2_runs_where_there_is_no_gan_fast(tmp_path):
     assert about["inputs"] == {"latents": "[N, 8]", "classes": "[N, 3]", "truncation": "[]"}
 
 
+@pytest.mark.slow
 def test_onnx_runs_where_there_is_no_torch(tmp_path):
     for package in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package, reason=f"{package} is not installed: pip install 'gan-fast[export]'")

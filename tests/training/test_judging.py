@@ -177,7 +177,7 @@ trainer.fit()
 
 @pytest.mark.slow
 def test_one_of_two_processes_judges_and_both_go_on(small, tmp_path):
-    recipe = small(steps=6, log_steps=2, evaluate_kimg=0.032, evaluation_samples=50)
+    recipe = small(data="grid25", width=8, steps=6, log_steps=2, evaluate_kimg=0.032, evaluation_samples=50)
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     settings = {k: v for k, v in recipe.to_dict().items() if k != "out"}
