@@ -135,7 +135,7 @@ class TechniqueRecipe(Recipe):
         return {name: value for name, value in used.items() if value}
 
     def for_data(self, shape: tuple[int, ...], processes: int = 1) -> Recipe:
-        if self.batch % (self.packing * processes):
+        if self.packing > 1 and self.batch % (self.packing * processes):
             raise ValueError(
                 f"packing needs a batch that is a multiple of {self.packing} samples for each of {processes} "
                 f"process(es), got a batch of {self.batch}"
