@@ -45,8 +45,8 @@ class TechniqueRecipe(Recipe):
 
     unrolled_steps: int = 0
     """The generator plays against the critic as it will be so many of its steps ahead (Metz et al. 2017), with the
-    exact gradient through them. Helps small networks that hop from mode to mode; needs a low lr_d, and each step costs
-    a critic update or more."""
+    exact gradient through them. Helps small networks that hop from mode to mode; a high lr_d can make it collapse.
+    Each step costs a critic update or more."""
 
     packing: int = 1
     """The critic scores so many samples together (PacGAN, Lin et al. 2018). Helps against missing modes: a lack of
