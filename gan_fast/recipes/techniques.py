@@ -45,7 +45,8 @@ class TechniqueRecipe(Recipe):
 
     unrolled_steps: int = 0
     """The generator plays against the critic as it will be so many of its steps ahead (Metz et al. 2017), with the
-    exact gradient through them. Helps small networks that hop from mode to mode; each costs a critic update or more."""
+    exact gradient through them. Helps small networks that hop from mode to mode; a high lr_d can make it collapse.
+    Each step costs a critic update or more."""
 
     packing: int = 1
     """The critic scores so many samples together (PacGAN, Lin et al. 2018). Helps against missing modes: a lack of
@@ -135,7 +136,7 @@ class TechniqueRecipe(Recipe):
         return {name: value for name, value in used.items() if value}
 
     def for_data(self, shape: tuple[int, ...], processes: int = 1) -> Recipe:
-        if self.batch % (self.packing * processes):
+        if self.packing > 1 and self.batch % (self.packing * processes):
             raise ValueError(
                 f"packing needs a batch that is a multiple of {self.packing} samples for each of {processes} "
                 f"process(es), got a batch of {self.batch}"

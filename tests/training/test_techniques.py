@@ -6,15 +6,16 @@ import copy
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
 from torch import nn
 
-from gan_fast import data, losses, models, recipes
+from gan_fast import _average, data, losses, models, recipes
 from gan_fast.augment import DiffAugment
 from gan_fast.ops import minibatch_stddev
-from gan_fast.training import AdversarialStep, Latents, Trainer, checkpoint
+from gan_fast.training import AdversarialStep, Latents, Trainer, checkpoint, distributed
 from gan_fast.training.distributed import World
 from gan_fast.training.machine import Machine
 from gan_fast.training.step import Penalties
@@ -56,7 +57,7 @@ def make_step(generator, critic, latents, loss=None, **settings):
     names = {"techniques": Techniques(**settings.pop("techniques", {})), **settings}
     loss = loss or losses.NonSaturatingLoss()
     shared = {"generator_period": 1, "machine": MACHINE, "world": World(), "seed": 5}
-    return AdversarialStep(generator, critic, loss, optimizers, FixedLatents(latents), **shared, **names)
+    return AdversarialStep(generator, critic, loss, optimizers, FixedLatents(latents), **{**shared, **names})
 
 
 def check_descent(network, before, value):
@@ -492,6 +493,82 @@ def test_what_does_not_fit_the_data_is_refused(sets):
         Trainer(recipes.get("dcgan", **SMALL, packing=3), data=sets["digits"])
     with pytest.raises(ValueError, match="the data holds points: use zcr_critic"):
         Trainer(recipes.get("dcgan", **SMALL, bcr=10.0), data=sets["grid25"])
+
+
+class Ranks:
+    """`torch.distributed`'s collectives between two threads."""
+
+    ReduceOp = torch.distributed.ReduceOp
+
+    def __init__(self):
+        self.barrier, self.slots, self.own = threading.Barrier(2, timeout=120), [None, None], threading.local()
+
+    def exchange(self, value):
+        self.slots[self.own.rank] = value.detach().clone()
+        self.barrier.wait()
+        everyone = [slot.clone() for slot in self.slots]
+        self.barrier.wait()
+        return everyone
+
+    def all_reduce(self, value, op=None, group=None):
+        value.copy_(sum(self.exchange(value)))
+
+    def all_gather(self, parts, value):
+        for part, theirs in zip(parts, self.exchange(value), strict=True):
+            part.copy_(theirs)
+
+    def get_world_size(self, group=None):
+        return 2
+
+
+class DoubleLatents(Latents):
+    def draw(self, count):
+        return super().draw(count).double()
+
+
+FULL = {"instance_noise": 0.3, "packing": 2, "lecam": 0.2, "bcr": 2.0, "zcr_critic": 1.0, "zcr_noise": 0.3}
+FULL |= {"top_k": 0.5, "top_k_images": 40.0, "feature_matching": 1.0, "zcr_generator": 0.5}
+TWO = {
+    "all": (FULL, {}),
+    "unrolled": ({"unrolled_steps": 2, "feature_matching": 1.0, "instance_noise": 0.1, "lecam": 0.2}, {"r1": 0.3}),
+    "simultaneous": ({"packing": 2, "lecam": 0.2, "bcr": 2.0}, {"r1": 0.3}),
+}
+
+
+@pytest.mark.parametrize("case", TWO)
+def test_two_ranks_do_what_one_process_does(monkeypatch, case):
+    """Four steps in float64, two threads with half of each batch beside one with all of it."""
+    own, penalties = TWO[case]
+    ranks = Ranks()
+    monkeypatch.setattr(distributed, "dist", ranks)
+    monkeypatch.setattr(_average, "dist", ranks)
+    shape = (1, 8, 8)
+    batches = [batch(shape, seed=seed)[0] for seed in range(4)]
+
+    def train(world, ends):
+        ranks.own.rank = world.rank
+        pair = copy.deepcopy(start)
+        updates = "simultaneous" if case == "simultaneous" else "alternating"
+        given = {"techniques": own, "penalties": Penalties(**penalties), "world": world, "updates": updates}
+        step = make_step(*pair, [], **given)
+        step.latents = DoubleLatents(4, 9, CPU, world)
+        for number, real in enumerate(batches):
+            step.techniques.follow(8 * number)
+            step(real.chunk(world.size)[world.rank], number + 1)
+        ends[world] = [p.detach() for network in pair for p in network.parameters()]
+
+    start = networks(shape, packing=own.get("packing", 1))
+    ends = {}
+    train(World(), ends)
+    threads = [threading.Thread(target=train, args=(World(rank, 2), ends)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for first, second, one in zip(ends[World(0, 2)], ends[World(1, 2)], ends[World()], strict=True):
+        # Instance noise and LeCam's averages are float32.
+        torch.testing.assert_close(first, one, rtol=1e-5, atol=1e-7)
+        assert torch.equal(first, second)
 
 
 WORKER = """

@@ -102,7 +102,14 @@ class NothingReadBack(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"loss": "relativistic_average", "critic_norm": "batch", "precision": "bf16"}]
+    "settings",
+    [
+        {},
+        {"loss": "relativistic_average", "critic_norm": "batch", "precision": "bf16"},
+        {"instance_noise": 0.1, "packing": 2, "lecam": 0.1, "bcr": 1.0, "zcr_critic": 1.0, "top_k": 0.5},
+        {"unrolled_steps": 1, "feature_matching": 1.0, "zcr_generator": 1.0, "minibatch_stddev": 4},
+    ],
+    ids=["plain", "batch norm", "techniques", "unrolled"],
 )
 def test_a_step_reads_nothing_back(small, digits, settings):
     trainer = Trainer(small(**settings), data=digits)

@@ -104,18 +104,18 @@ def impatient(monkeypatch):
 def test_a_generator_that_is_thrown_away_is_reported_with_its_samples(tmp_path, capsys, impatient):
     """A learning rate of 10 saturates every pixel within a few steps: no sample differs, no gradient is left."""
     run = tmp_path / "run"
-    settings = {**SMALL, "lr_g": 10.0, "ema_kimg": 0.1, "log_steps": 20, "snapshot_seconds": 1e-6}
-    Trainer(recipes.get("dcgan", **settings, steps=120), out=run).fit()
+    settings = {**SMALL, "lr_g": 10.0, "ema_kimg": 0.1, "log_steps": 30, "snapshot_seconds": 1e-6}
+    Trainer(recipes.get("dcgan", **settings, steps=90), out=run).fit()
     entries = {entry["kind"]: entry for entry in warnings_of(run)}
     out = capsys.readouterr().out
     assert {"diversity", "saturation"} <= entries.keys() and len(entries) == len(warnings_of(run)), "each kind once"
     assert entries["diversity"]["figures"]["diversity"] < 0.1 * entries["diversity"]["figures"]["real_diversity"]
     for entry in entries.values():
         assert (run / entry["samples"]).read_bytes().startswith(b"\x89PNG")
-        assert entry["message"] in out and 0 < entry["step"] <= 120
+        assert entry["message"] in out and 0 < entry["step"] <= 90
     # A run that goes on from a checkpoint keeps what was warned of before it, and no more.
     (run / "warnings.jsonl").open("a").write(json.dumps({"step": 10**6, "kind": "diversity"}) + '\n{"step": 4')
-    Trainer.resume(run, steps=121).fit()
+    Trainer.resume(run, steps=91).fit()
     assert [e["kind"] for e in warnings_of(run)] == list(entries)
 
 
@@ -143,11 +143,6 @@ HEALTHY = {
     "wgan_gp grid25": ("wgan_gp", {"data": "grid25"}),
     "wgan_gp grid25, tuned": ("wgan_gp", {"data": "grid25", **TUNED}),
 }
-
-
-@pytest.mark.parametrize("case", ["wgan_gp grid25"])
-def test_a_healthy_beginning_is_quiet(tmp_path, case):
-    check_quiet(tmp_path / "run", case, steps=60, snapshot_seconds=0.5)
 
 
 @pytest.mark.slow
