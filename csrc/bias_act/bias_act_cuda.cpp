@@ -114,7 +114,8 @@ std::array<Tensor, 3> run(const BiasActPass& pass, const BiasActCall& call, cons
   }
   if (wanted[2]) {
     const bool shared = call.noise.numel() != a.samples * a.pixels;
-    const Tensor total = shared ? noise_sums.sum(at::IntArrayRef{0, 1}) : noise_sums.sum(1);
+    const bool summed = !shared && noise_sums.size(1) == 1;
+    const Tensor total = summed ? noise_sums : shared ? noise_sums.sum(at::IntArrayRef{0, 1}) : noise_sums.sum(1);
     gradients[2] = total.reshape(call.noise.sizes()).to(call.noise.scalar_type());
   }
   return gradients;

@@ -6,69 +6,79 @@
 //   upfirdn2d_rows_<dtype>         a row of taps along both axes, any factors, contiguous images: two passes, between them shared memory
 //   upfirdn2d_any_<dtype>          everything else: each thread one result, from memory
 //
-// What must move, and so the time to expect, is every pixel read once and every result written once: for N C H W = 8 64 64 64 in float
-// 8.4 + 33.6 = 42 MB for up2, 8.4 + 2.1 = 10.5 MB for down2, 8.4 + 8.4 = 16.8 MB for the filter; half of it in 16 bits. At 3.35 TB/s
-// these are 12.5, 3.1 and 5.0 us (launching costs 2 to 3), and 80 % of a copy is the aim, the rest being the halo: a block of filter
-// results, 64 x 32, reads 67 x 35 pixels, 1.15 times its own, of which the second reading comes out of the second-level cache; up2 reads
-// 34 x 18 for 64 x 32 results, down2 66 x 66 for 32 x 32 (1.06). Neither arithmetic nor shared memory is the limit on an H100 (132
-// multiprocessors at 1.7 GHz: 29 T fused multiplications and 7.2 T reads of 4 bytes a second). In the time that a result's bytes take it
-// does, in float, 68 multiplications and 17 reads for the filter, 43 and 11 for up2, 170 and 43 for down2, and needs 16 and 5.5 (a
-// thread's column of 8 results reads 11 x 4 pixels), 4 and 1.5, 16 and 10; in 16 bits, where the bytes are half, the filter's 5.5 reads
-// of 8.6 come nearest. So 4 x 4 taps are not taken apart, though [1, 3, 3, 1] squared could be, and no launch waits to look at them.
-// A pixel that is read once is added to every result of its thread that it belongs to, and the sums stay in registers.
+// What must move is every pixel read once and every result written once, and 80 % of a copy of as many bytes is the aim. Kernels with
+// four 64-bit divisions a thread, one for every pixel they put into shared memory, and few results a thread, missed it on an H100
+// (N C H W = 16 128 128 128, [1, 3, 3, 1] squared, against a copy at 2.96 TB/s):
+//
+//                       up2             down2           filter
+//   f32 contiguous       554 us for 228  215 us for 60   310 us for 94
+//   bf16 channels_last   263 us for 116  121 us for 32   251 us for 48
+//
+// 132 multiprocessors at 1.7 GHz run 28.7 T lanes' instructions a second. Those kernels' instructions alone, counted, took three quarters
+// of their time in contiguous memory and half of it in channels_last; at 80 % of a copy a result may cost, in the order of the table, 61,
+// 257 and 101 of them, and 31, 137 and 51. Counted in the machine code for sm_90 on the way that results inside an image take, from the
+// first instruction to the last, one costs (no card has timed these kernels)
+//
+//                  up2              down2            filter
+//   contiguous     17 f32, 19 bf16  55 f32, 72 bf16  33 f32, 39 bf16
+//   channels_last  8 f32, 10 bf16   28 f32, 35 bf16  25 f32, 30 bf16
+//
+// of which 4, 16 and 16 are the products, 4 x 4 taps not taken apart, though [1, 3, 3, 1] squared could be: then no launch waits to look
+// at them. So few they are because a thread makes 8 to 16 results of a column or two, walking down the rows: a pixel is read and widened
+// once, straight from the first-level cache, and added to every result of its thread that it belongs to; addresses advance by a row; and
+// rows, in channels_last memory columns too, are not checked where the window lies inside the image. Rows are asked for some rows ahead
+// of their use, since a compiler may not read ahead of a write, and stay in registers. Threads that lie beside each other read pixels beside each other, and a block is a patch,
+// whose halo the first-level cache serves: of 64 x 64 filter results 1.05 times the rows are read from the second level, of 16 x 8 in
+// channels_last memory (a line of 128 bytes of channels a pixel) 1.63 times the pixels.
 #include "common/cuda/device.h"
 #include "upfirdn2d/upfirdn2d.h"
 #include "upfirdn2d/upfirdn2d_arguments.h"
 
 namespace gan_fast::cuda {
 
-// Exact for dividends below 2^16.
-struct Divisor {
-  unsigned value, magic;
-
-  __device__ __forceinline__ explicit Divisor(int d) : value(d), magic(0xffffffffu / (unsigned)d + 1) {}
-  __device__ __forceinline__ int of(int n) const {
-    return value == 1 ? n : (int)(((unsigned long long)(unsigned)n * magic) >> 32);
-  }
-};
-
-template <int UP_, int DOWN_, int OX_, int OY_>
+template <int UP_, int DOWN_, int OX_, int OY_, int AHEAD_>
 struct Mode {
   static constexpr int UP = UP_, DOWN = DOWN_;
   static constexpr int OX = OX_, OY = OY_;  // a thread's results
   // the pixels they depend on
   static constexpr int IX = ((OX - 1) * DOWN + kUpfirdnTaps - 1) / UP + 1, IY = ((OY - 1) * DOWN + kUpfirdnTaps - 1) / UP + 1;
+  static constexpr int AHEAD = AHEAD_;  // rows of pixels that are on their way while one is used
 };
-using Up2 = Mode<2, 1, 2, 4>;
-using Down2 = Mode<1, 2, 1, 4>;
-using Filter = Mode<1, 1, 1, 8>;
-using Up2Last = Mode<2, 1, 2, 4>;
-using Down2Last = Mode<1, 2, 1, 1>;
-using FilterLast = Mode<1, 1, 1, 2>;
-
-// Results begin where a pixel meets the first tap: results before 0 are not written.
-template <class M>
-__device__ __forceinline__ int lead_of(const UpfirdnAxisArguments& axis) {
-  return M::UP == 1 ? 0 : (int)floor_mod(axis.before, M::UP);
-}
+using Up2 = Mode<2, 1, 2, 8, 3>;
+using Down2 = Mode<1, 2, 1, 8, 4>;
+using Filter = Mode<1, 1, 2, 8, 3>;
+using Up2Last = Mode<2, 1, 2, 8, 2>;
+using Down2Last = Mode<1, 2, 2, 4, 2>;
+using FilterLast = Mode<1, 1, 2, 4, 2>;
 
 template <class T>
-__device__ __forceinline__ void read_taps(const UpfirdnArguments& a, T (&h)[kUpfirdnTaps][kUpfirdnTaps]) {
-  const T* f = static_cast<const T*>(a.f);
-#pragma unroll
-  for (int y = 0; y < kUpfirdnTaps; ++y) {
-#pragma unroll
-    for (int x = 0; x < kUpfirdnTaps; ++x) {
-      const int v = a.flip ? y : kUpfirdnTaps - 1 - y, u = a.flip ? x : kUpfirdnTaps - 1 - x;
-      h[y][x] = (T)a.gain * (a.matrix ? f[v * kUpfirdnTaps + u] : f[v] * f[u]);
-    }
+struct alignas(16) Taps {
+  T h[kUpfirdnTaps][kUpfirdnTaps];
+};
+
+// The taps times the gain, in the order in which pixels meet them: made once by a block, then in every thread's registers.
+template <class T>
+__device__ __forceinline__ Taps<T> read_taps(const UpfirdnArguments& a, Taps<T>& shared) {
+  if (threadIdx.x < kUpfirdnTaps * kUpfirdnTaps) {
+    const T* f = static_cast<const T*>(a.f);
+    const unsigned k = a.flip ? threadIdx.x : kUpfirdnTaps * kUpfirdnTaps - 1 - threadIdx.x;
+    const unsigned y = k / kUpfirdnTaps, x = k % kUpfirdnTaps;
+    shared.h[threadIdx.x / kUpfirdnTaps][threadIdx.x % kUpfirdnTaps] = (T)a.gain * (a.matrix ? f[k] : f[y] * f[x]);
   }
+  __syncthreads();
+  return shared;
 }
 
-// Adds pixel (row, column) of a thread's window, of V channels, to the results.
+// Divides n, and leaves the rest in it.
+__device__ __forceinline__ unsigned divide(unsigned& n, const UpfirdnDivisor& d) {
+  const unsigned quotient = (unsigned)((unsigned long long)n * d.magic >> d.shift);
+  n -= quotient * d.by;
+  return quotient;
+}
+
+// Adds pixel (row, column) of a thread's window, of V channels, to the results; the first pixel of a result begins its sum.
 template <class M, int V, class T>
-__device__ __forceinline__ void add_pixel(
-    const T (&h)[kUpfirdnTaps][kUpfirdnTaps], const T (&in)[V], int row, int column, T (&sum)[M::OY][M::OX][V]) {
+__device__ __forceinline__ void add_pixel(const Taps<T>& taps, const T (&in)[V], int row, int column, T (&sum)[M::OY][M::OX][V]) {
 #pragma unroll
   for (int y = 0; y < M::OY; ++y) {
 #pragma unroll
@@ -76,138 +86,146 @@ __device__ __forceinline__ void add_pixel(
       const int v = row * M::UP - y * M::DOWN, u = column * M::UP - x * M::DOWN;
       if (v >= 0 && v < kUpfirdnTaps && u >= 0 && u < kUpfirdnTaps) {
 #pragma unroll
-        for (int j = 0; j < V; ++j) sum[y][x][j] = DeviceMath<T>::fma(h[v][u], in[j], sum[y][x][j]);
-      }
-    }
-  }
-}
-
-// A block makes tiles of results of one or, where images are small, several planes. Shared memory: the pixels they depend on.
-template <class S, class M>
-__device__ __forceinline__ void tile(const UpfirdnArguments& a) {
-  using T = typename Accumulate<S>::T;
-  GAN_FAST_DYNAMIC_SHARED(T, pixels);
-  const UpfirdnAxisArguments &h = a.horizontal, &v = a.vertical;
-  const int columns = M::OX << a.log_columns, rows = M::OY << a.log_rows;
-  const int lead_x = lead_of<M>(h), lead_y = lead_of<M>(v);
-  const int tiles_x = (h.out + lead_x + columns - 1) / columns, tiles_y = (v.out + lead_y + rows - 1) / rows;
-  const int tile_x = blockIdx.x % tiles_x, tile_y = blockIdx.x / tiles_x % tiles_y;
-  const long long plane = (long long)(blockIdx.x / tiles_x / tiles_y) * a.planes, all = a.samples * a.channels;
-  const int out_x = tile_x * columns - lead_x, out_y = tile_y * rows - lead_y;
-  const long long in_x = ((long long)out_x * M::DOWN - h.before) / M::UP, in_y = ((long long)out_y * M::DOWN - v.before) / M::UP;
-  const int width = ((columns - 1) * M::DOWN + kUpfirdnTaps - 1) / M::UP + 1;
-  const int height = ((rows - 1) * M::DOWN + kUpfirdnTaps - 1) / M::UP + 1;
-  const int odd = (width + 1) / 2;  // for down2: where a row's odd columns begin, so that threads read one after the other
-
-  const Divisor by_width(width), by_height(height);
-  const int size = a.planes * height * width;
-  constexpr int kBatch = 4;  // read before any is used, to have enough bytes in flight
-#pragma unroll 1
-  for (int first = threadIdx.x; first < size; first += kBatch * kUpfirdnThreads) {
-    T value[kBatch];
-    int place[kBatch];
-#pragma unroll
-    for (int b = 0; b < kBatch; ++b) {
-      const int i = first + b * kUpfirdnThreads;
-      value[b] = T(0);
-      place[b] = -1;
-      if (i < size) {
-        const int line = by_width.of(i), column = i - line * width, p = by_height.of(line);
-        const long long y = in_y + (line - p * height), x = in_x + column;
-        place[b] = M::DOWN == 2 ? line * width + (column & 1) * odd + column / 2 : i;
-        if (y >= 0 && y < v.in && x >= 0 && x < h.in && plane + p < all) {
-          const long long sample = (plane + p) / a.channels, channel = (plane + p) % a.channels;
-          value[b] =
-              widen(static_cast<const S*>(a.x)[sample * a.x_sample + channel * a.x_channel + y * a.x_row + x * a.x_column]);
+        for (int j = 0; j < V; ++j) {
+          const bool first = v < M::UP && u < M::UP;
+          sum[y][x][j] = first ? taps.h[v][u] * in[j] : DeviceMath<T>::fma(taps.h[v][u], in[j], sum[y][x][j]);
         }
       }
     }
-#pragma unroll
-    for (int b = 0; b < kBatch; ++b) {
-      if (place[b] >= 0) pixels[place[b]] = value[b];
-    }
   }
-  __syncthreads();
+}
 
-  T taps[kUpfirdnTaps][kUpfirdnTaps];
-  read_taps(a, taps);
-  const int at_x = threadIdx.x & ((1 << a.log_columns) - 1);
-  const int at_y = threadIdx.x >> a.log_columns & ((1 << a.log_rows) - 1);
-  const int p = threadIdx.x >> (a.log_columns + a.log_rows);
-  if (p >= a.planes || plane + p >= all) return;
-  const T* window = pixels + (p * height + at_y * (M::OY * M::DOWN / M::UP)) * width;
-  const int left = at_x * (M::OX * M::DOWN / M::UP);
-  T sum[M::OY][M::OX][1] = {};
-#pragma unroll
-  for (int row = 0; row < M::IY; ++row) {
-#pragma unroll
-    for (int column = 0; column < M::IX; ++column) {
-      const int x = left + column;
-      const T in[1] = {window[row * width + (M::DOWN == 2 ? (column & 1) * odd + x / 2 : x)]};
-      add_pixel<M, 1>(taps, in, row, column, sum);
-    }
+// A thread's results and the window of pixels they depend on. All numbers fit in 32 bits: the host gives other images to `any`.
+struct Patch {
+  bool some;  // of the results are to be written
+  unsigned image, packet;
+  int out_x, out_y, in_x, in_y;
+};
+
+// Threads next to each other take packets, then columns, then rows, then images; blocks in the same order.
+template <class M>
+__device__ __forceinline__ Patch patch_of(const UpfirdnArguments& a, unsigned images, unsigned packets) {
+  const UpfirdnAxisArguments &h = a.horizontal, &v = a.vertical;
+  unsigned rest = blockIdx.x, thread = threadIdx.x;
+  Patch p;
+  p.packet = thread & ((1u << a.log_packets) - 1);
+  thread >>= a.log_packets;
+  const unsigned at_x = thread & ((1u << a.log_columns) - 1);
+  thread >>= a.log_columns;
+  const unsigned at_y = thread & ((1u << a.log_rows) - 1);
+  thread >>= a.log_rows;
+  if (packets > 1) {
+    const unsigned tile = divide(rest, a.strips);
+    p.packet += rest << a.log_packets;
+    rest = tile;
   }
-  const int x = out_x + at_x * M::OX;
-  S* y = static_cast<S*>(a.y) + (plane + p) * v.out * h.out;
+  unsigned tile_y = divide(rest, a.tiles_x);
+  const unsigned tile_x = rest;
+  p.image = divide(tile_y, a.tiles_y) * a.images + thread;
+  // Results begin where a pixel meets the first tap: results before 0 are not written.
+  const int before_x = (int)h.before, before_y = (int)v.before;
+  p.out_x = (int)((tile_x << a.log_columns) + at_x) * M::OX - (M::UP == 1 ? 0 : before_x & 1);
+  p.out_y = (int)((tile_y << a.log_rows) + at_y) * M::OY - (M::UP == 1 ? 0 : before_y & 1);
+  p.in_x = (p.out_x * M::DOWN - before_x) / M::UP;
+  p.in_y = (p.out_y * M::DOWN - before_y) / M::UP;
+  p.some = thread < (unsigned)a.images && p.image < images && p.packet < packets && p.out_x < h.out && p.out_y < v.out;
+  return p;
+}
+
+__device__ __forceinline__ bool within(int first, int count, int size) { return first >= 0 && first + count <= size; }
+
+// Makes a thread's results row by row. x and y are where pixel (in_y, in_x) and result (out_y, out_x) are, or would be. kRows and
+// kColumns: the rows, the columns, of pixels and of results are all there. Two results of a row are then moved in one access where
+// they are neighbours in memory (kPairs).
+template <class S, class M, int V, bool kRows, bool kColumns, bool kPairs>
+__device__ __forceinline__ void walk(
+    const UpfirdnArguments& a, const Taps<typename Accumulate<S>::T>& taps, const Patch& p, const S* x, S* y) {
+  using T = typename Accumulate<S>::T;
+  const UpfirdnAxisArguments &h = a.horizontal, &v = a.vertical;
+  const long long x_column = V == 1 ? 1 : a.x_column, y_column = V == 1 ? 1 : a.y_column;
+  bool pixel_there[M::IX], result_there[M::OX];
 #pragma unroll
-  for (int row = 0; row < M::OY; ++row) {
-    const int o = out_y + at_y * M::OY + row;
-    if (o < 0 || o >= v.out) continue;
-    S* line = y + (long long)o * h.out;
-    if (M::OX == 2 && a.packets) {
-      if (x < h.out) store<S, 2>(line, x / 2, {sum[row][0][0], sum[row][M::OX - 1][0]});
-    } else {
+  for (int c = 0; c < M::IX; ++c) pixel_there[c] = kColumns || (unsigned)(p.in_x + c) < (unsigned)h.in;
 #pragma unroll
-      for (int column = 0; column < M::OX; ++column) {
-        if (x + column >= 0 && x + column < h.out) narrow(sum[row][column][0], line[x + column]);
+  for (int c = 0; c < M::OX; ++c) {
+    // a thread's only result of a row is there where any is
+    result_there[c] = kColumns || kPairs || (M::OX == 1 && M::UP == 1) || (unsigned)(p.out_x + c) < (unsigned)h.out;
+  }
+  constexpr int kAhead = kRows && sizeof(S) * V <= 8 ? M::AHEAD : 1;  // what registers hold
+  Raw<S, V> pixels[M::IY][M::IX];
+  T sum[M::OY][M::OX][V];
+#pragma unroll
+  for (int turn = 0; turn < M::IY + kAhead; ++turn) {
+    if (turn < M::IY) {
+      const bool there = kRows || (unsigned)(p.in_y + turn) < (unsigned)v.in;
+#pragma unroll
+      for (int c = 0; c < M::IX; ++c) {
+        pixels[turn][c] = Raw<S, V>{};
+        if (there && pixel_there[c]) pixels[turn][c] = *reinterpret_cast<const Raw<S, V>*>(x + c * x_column);
       }
+      x += a.x_row;
+    }
+    const int row = turn - kAhead;
+    if (row < 0) continue;
+#pragma unroll
+    for (int c = 0; c < M::IX; ++c) {
+      T in[V];
+      pixels[row][c].widen_to(in);
+      add_pixel<M, V>(taps, in, row, c, sum);
+    }
+#pragma unroll
+    for (int done = 0; done < M::OY; ++done) {
+      if ((done * M::DOWN + kUpfirdnTaps - 1) / M::UP != row) continue;  // more pixels to come, or already written
+      const bool there = kRows || (unsigned)(p.out_y + done) < (unsigned)v.out;
+      if constexpr (kPairs) {
+        if (there) store<S, 2>(y, 0, {sum[done][0][0], sum[done][1][0]});
+      } else {
+#pragma unroll
+        for (int c = 0; c < M::OX; ++c) {
+          if (there && result_there[c]) store<S, V>(y + c * y_column, 0, sum[done][c]);
+        }
+      }
+      y += a.y_row;
     }
   }
 }
 
-// A thread makes its results of a packet of channels; pixels that threads share come out of the first-level cache.
+// Contiguous images, a result of one plane after the other.
 template <class S, class M>
-__device__ __forceinline__ void last(const UpfirdnArguments& a) {
-  using T = typename Accumulate<S>::T;
-  constexpr int V = sizeof(S) == 8 ? 2 : 4;
-  const UpfirdnAxisArguments &h = a.horizontal, &v = a.vertical;
-  const int lead_x = lead_of<M>(h), lead_y = lead_of<M>(v);
-  const long long packets = a.channels / V, columns = (h.out + lead_x + M::OX - 1) / M::OX, rows = (v.out + lead_y + M::OY - 1) / M::OY;
-  long long i = (long long)blockIdx.x * kUpfirdnThreads + threadIdx.x;
-  if (i >= a.samples * rows * columns * packets) return;
-  const long long packet = i % packets;
-  i /= packets;
-  const int out_x = (int)(i % columns) * M::OX - lead_x;
-  i /= columns;
-  const int out_y = (int)(i % rows) * M::OY - lead_y;
-  const long long sample = i / rows;
-  const long long in_x = ((long long)out_x * M::DOWN - h.before) / M::UP, in_y = ((long long)out_y * M::DOWN - v.before) / M::UP;
-  const S* image = static_cast<const S*>(a.x) + sample * a.x_sample + packet * V;
-  T taps[kUpfirdnTaps][kUpfirdnTaps];
-  read_taps(a, taps);
-  T sum[M::OY][M::OX][V] = {};
-#pragma unroll
-  for (int row = 0; row < M::IY; ++row) {
-    const long long y = in_y + row;
-    T in[M::IX][V];
-#pragma unroll
-    for (int column = 0; column < M::IX; ++column) {
-      const long long x = in_x + column;
-#pragma unroll
-      for (int j = 0; j < V; ++j) in[column][j] = T(0);
-      if (y >= 0 && y < v.in && x >= 0 && x < h.in) load<S, V>(image + y * a.x_row + x * a.x_column, 0, in[column]);
-    }
-#pragma unroll
-    for (int column = 0; column < M::IX; ++column) add_pixel<M, V>(taps, in[column], row, column, sum);
+__device__ __forceinline__ void tile(const UpfirdnArguments& a, Taps<typename Accumulate<S>::T>& shared) {
+  const auto taps = read_taps(a, shared);
+  const Patch p = patch_of<M>(a, (unsigned)(a.samples * a.channels), 1);
+  unsigned channel = p.image;
+  const unsigned sample = divide(channel, a.by_channels);
+  const S* x = static_cast<const S*>(a.x) + sample * a.x_sample + (long long)channel * (int)a.x_channel +
+      (long long)p.in_y * (int)a.x_row + p.in_x;
+  S* y = static_cast<S*>(a.y) + (long long)p.image * (int)a.y_channel + (long long)p.out_y * (int)a.y_row + p.out_x;
+  const bool whole = (M::OX == 1 || a.pairs) && within(p.in_y, M::IY, a.vertical.in) && within(p.out_y, M::OY, a.vertical.out);
+  // Lanes of a warp go the same way, for together they take the time of both.
+  if (__all_sync(kFullMask, whole || !p.some)) {
+    if (p.some) walk<S, M, 1, true, false, M::OX == 2>(a, taps, p, x, y);
+  } else if (p.some) {
+    walk<S, M, 1, false, false, false>(a, taps, p, x, y);
   }
-  S* result = static_cast<S*>(a.y) + sample * a.y_sample + packet * V;
-#pragma unroll
-  for (int row = 0; row < M::OY; ++row) {
-#pragma unroll
-    for (int column = 0; column < M::OX; ++column) {
-      const int y = out_y + row, x = out_x + column;
-      if (y >= 0 && y < v.out && x >= 0 && x < h.out) store<S, V>(result + y * a.y_row + x * a.y_column, 0, sum[row][column]);
-    }
+}
+
+// channels_last images, a packet of channels a thread; pixels that threads share come out of the first-level cache.
+template <class S, class M>
+__device__ __forceinline__ void last(const UpfirdnArguments& a, Taps<typename Accumulate<S>::T>& shared) {
+  constexpr int V = sizeof(S) == 8 ? 2 : 4;
+  const auto taps = read_taps(a, shared);
+  const UpfirdnAxisArguments &h = a.horizontal, &v = a.vertical;
+  const Patch p = patch_of<M>(a, (unsigned)a.samples, (unsigned)a.channels / V);
+  const S* x = static_cast<const S*>(a.x) + p.image * a.x_sample + p.packet * V + (long long)p.in_y * (int)a.x_row +
+      (long long)p.in_x * (int)a.x_column;
+  S* y = static_cast<S*>(a.y) + p.image * a.y_sample + p.packet * V + (long long)p.out_y * (int)a.y_row +
+      (long long)p.out_x * (int)a.y_column;
+  const bool whole = within(p.in_y, M::IY, v.in) && within(p.out_y, M::OY, v.out) && within(p.in_x, M::IX, h.in) &&
+      within(p.out_x, M::OX, h.out);
+  if (__all_sync(kFullMask, whole || !p.some)) {
+    if (p.some) walk<S, M, V, true, true, false>(a, taps, p, x, y);
+  } else if (p.some) {
+    walk<S, M, V, false, false, false>(a, taps, p, x, y);
   }
 }
 
@@ -324,20 +342,23 @@ __device__ __forceinline__ void any(const UpfirdnArguments& a) {
 
 }  // namespace gan_fast::cuda
 
-#define GAN_FAST_UPFIRDN2D(name, function)                                                                                         \
-  extern "C" __global__ void __launch_bounds__(gan_fast::cuda::kUpfirdnThreads, 2)                                                \
-      name(const __grid_constant__ gan_fast::cuda::UpfirdnArguments a) {                                                           \
-    function(a);                                                                                                                   \
+#define GAN_FAST_UPFIRDN2D_KERNEL(name)                                                                                 \
+  extern "C" __global__ void __launch_bounds__(gan_fast::cuda::kUpfirdnThreads, 2)                                      \
+      name(const __grid_constant__ gan_fast::cuda::UpfirdnArguments a)
+#define GAN_FAST_UPFIRDN2D_MODE(name, function, mode, S)                                                                \
+  GAN_FAST_UPFIRDN2D_KERNEL(name) {                                                                                     \
+    __shared__ gan_fast::cuda::Taps<typename gan_fast::cuda::Accumulate<S>::T> taps;                                    \
+    gan_fast::cuda::function<S, gan_fast::cuda::mode>(a, taps);                                                         \
   }
-#define GAN_FAST_UPFIRDN2D_ALL(dtype, S)                                                                                           \
-  GAN_FAST_UPFIRDN2D(upfirdn2d_up2_##dtype, (gan_fast::cuda::tile<S, gan_fast::cuda::Up2>))                                        \
-  GAN_FAST_UPFIRDN2D(upfirdn2d_down2_##dtype, (gan_fast::cuda::tile<S, gan_fast::cuda::Down2>))                                    \
-  GAN_FAST_UPFIRDN2D(upfirdn2d_filter_##dtype, (gan_fast::cuda::tile<S, gan_fast::cuda::Filter>))                                  \
-  GAN_FAST_UPFIRDN2D(upfirdn2d_last_up2_##dtype, (gan_fast::cuda::last<S, gan_fast::cuda::Up2Last>))                               \
-  GAN_FAST_UPFIRDN2D(upfirdn2d_last_down2_##dtype, (gan_fast::cuda::last<S, gan_fast::cuda::Down2Last>))                           \
-  GAN_FAST_UPFIRDN2D(upfirdn2d_last_filter_##dtype, (gan_fast::cuda::last<S, gan_fast::cuda::FilterLast>))                         \
-  GAN_FAST_UPFIRDN2D(upfirdn2d_rows_##dtype, (gan_fast::cuda::two_passes<S>))                                                      \
-  GAN_FAST_UPFIRDN2D(upfirdn2d_any_##dtype, (gan_fast::cuda::any<S>))
+#define GAN_FAST_UPFIRDN2D_ALL(dtype, S)                                                                                \
+  GAN_FAST_UPFIRDN2D_MODE(upfirdn2d_up2_##dtype, tile, Up2, S)                                                          \
+  GAN_FAST_UPFIRDN2D_MODE(upfirdn2d_down2_##dtype, tile, Down2, S)                                                      \
+  GAN_FAST_UPFIRDN2D_MODE(upfirdn2d_filter_##dtype, tile, Filter, S)                                                    \
+  GAN_FAST_UPFIRDN2D_MODE(upfirdn2d_last_up2_##dtype, last, Up2Last, S)                                                 \
+  GAN_FAST_UPFIRDN2D_MODE(upfirdn2d_last_down2_##dtype, last, Down2Last, S)                                             \
+  GAN_FAST_UPFIRDN2D_MODE(upfirdn2d_last_filter_##dtype, last, FilterLast, S)                                           \
+  GAN_FAST_UPFIRDN2D_KERNEL(upfirdn2d_rows_##dtype) { gan_fast::cuda::two_passes<S>(a); }                               \
+  GAN_FAST_UPFIRDN2D_KERNEL(upfirdn2d_any_##dtype) { gan_fast::cuda::any<S>(a); }
 
 GAN_FAST_UPFIRDN2D_ALL(f32, float)
 GAN_FAST_UPFIRDN2D_ALL(f64, double)

@@ -15,7 +15,6 @@ namespace {
 using at::IntArrayRef;
 
 constexpr int64_t kSharedBytes = 48 * 1024;  // what a block has without asking
-constexpr int64_t kFullShare = 24 * 1024;    // a block that takes several planes stops here, so that others fit beside it
 
 int64_t over(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -32,10 +31,10 @@ cuda::UpfirdnAxisArguments axis_of(int64_t up, int64_t down, int64_t taps, int64
 struct Mode {
   const char* name;
   int up, down;
-  int tile_x, tile_y, widest;  // results of a thread, threads along x at the most: contiguous images
-  int last_x, last_y;          // results of a thread: channels_last
+  int tile_x, tile_y;  // results of a thread: contiguous images
+  int last_x, last_y;  // channels_last
 };
-constexpr Mode kModes[] = {{"up2", 2, 1, 2, 4, 32, 2, 4}, {"down2", 1, 2, 1, 4, 32, 1, 1}, {"filter", 1, 1, 1, 8, 64, 1, 2}};
+constexpr Mode kModes[] = {{"up2", 2, 1, 2, 8, 2, 8}, {"down2", 1, 2, 1, 8, 2, 4}, {"filter", 1, 1, 2, 8, 2, 4}};
 
 const Mode* mode_of(const cuda::UpfirdnArguments& a) {
   const auto &h = a.horizontal, &v = a.vertical;
@@ -54,29 +53,53 @@ int64_t lead_of(const Mode& m, const cuda::UpfirdnAxisArguments& axis) {
   return m.up == 1 ? 0 : floor_mod(axis.before, m.up);
 }
 
-// Threads for each of the tile's planes, and its shared memory in bytes.
-int64_t share_tile(cuda::UpfirdnArguments& a, const Mode& m, int64_t number) {
-  const auto bits = [](int64_t n) {
-    int b = 0;
-    while (int64_t{1} << b < n) {
-      ++b;
+// Whether the numbers that those kernels count with fit in 32 bits, with room for a block's results beyond the image.
+bool counts_in_32_bits(const cuda::UpfirdnArguments& a) {
+  constexpr int64_t kMost = int64_t{1} << 28, kStride = int64_t{1} << 31;
+  for (const cuda::UpfirdnAxisArguments* axis : {&a.horizontal, &a.vertical}) {
+    if (axis->in >= kMost || axis->out >= kMost || std::abs(axis->before) >= kMost) {
+      return false;
     }
-    return b;
-  };
-  const auto pixels = [&](int log, int results) {
-    return (((int64_t{results} << log) - 1) * m.down + cuda::kUpfirdnTaps - 1) / m.up + 1;
-  };
-  const auto plane_bytes = [&] { return pixels(a.log_columns, m.tile_x) * pixels(a.log_rows, m.tile_y) * number; };
-  a.log_columns = std::min(bits(m.widest), bits(over(a.horizontal.out + lead_of(m, a.horizontal), m.tile_x)));
-  a.log_rows = std::min(
-      bits(cuda::kUpfirdnThreads) - a.log_columns, bits(over(a.vertical.out + lead_of(m, a.vertical), m.tile_y)));
-  while (a.log_rows > 0 && plane_bytes() > kSharedBytes) {
-    --a.log_rows;
   }
-  const int64_t room = std::max<int64_t>(1, kFullShare / plane_bytes());
-  a.planes = static_cast<int>(
-      std::min({int64_t{cuda::kUpfirdnThreads} >> (a.log_columns + a.log_rows), room, static_cast<int64_t>(a.samples * a.channels)}));
-  return a.planes * plane_bytes();
+  for (const long long stride : {a.x_channel, a.x_row, a.x_column, a.y_channel, a.y_row, a.y_column}) {
+    if (stride >= kStride) {
+      return false;
+    }
+  }
+  return a.samples * a.channels < int64_t{1} << 30;
+}
+
+// The least b with 2^b >= n.
+int bits(int64_t n) {
+  int b = 0;
+  while (int64_t{1} << b < n) {
+    ++b;
+  }
+  return b;
+}
+
+cuda::UpfirdnDivisor divisor_of(int64_t by) {
+  // With 2^shift = 2^31 2^bits the magic number, rounded up, is below 2^32 and off by less than by / 2^bits <= 1.
+  const int shift = 31 + bits(by);
+  return {static_cast<unsigned>(by), static_cast<unsigned>(((uint64_t{1} << shift) + by - 1) / by), shift};
+}
+
+// Shares results between threads that make x by y of one packet each, and returns the number of blocks. At the most 2^most_packets
+// threads lie next to each other along the packets and 2^most_columns along a row.
+int64_t share(cuda::UpfirdnArguments& a, const Mode& m, int x, int y, int64_t images, int64_t packets, int most_packets, int most_columns) {
+  const int64_t columns = over(a.horizontal.out + lead_of(m, a.horizontal), x), rows = over(a.vertical.out + lead_of(m, a.vertical), y);
+  const int threads = bits(cuda::kUpfirdnThreads);
+  a.log_packets = std::min(most_packets, bits(packets));
+  a.log_columns = std::min(most_columns, bits(columns));
+  a.log_rows = std::min(threads - a.log_packets - a.log_columns, bits(rows));
+  a.images = static_cast<int>(std::min(int64_t{1} << (threads - a.log_packets - a.log_columns - a.log_rows), images));
+  const int64_t strips = over(packets, int64_t{1} << a.log_packets);
+  const int64_t tiles_x = over(columns, int64_t{1} << a.log_columns), tiles_y = over(rows, int64_t{1} << a.log_rows);
+  a.strips = divisor_of(strips);
+  a.tiles_x = divisor_of(tiles_x);
+  a.tiles_y = divisor_of(tiles_y);
+  a.by_channels = divisor_of(a.channels);
+  return strips * tiles_x * tiles_y * over(images, a.images);
 }
 
 bool aligned(const void* p, int64_t bytes) {
@@ -93,7 +116,8 @@ struct Families {
 };
 
 unsigned grid_of(int64_t blocks) {
-  TORCH_CHECK_VALUE(blocks <= 0x7fffffff, "upfirdn2d on CUDA: these images take ", blocks, " blocks, more than a launch has; split the batch");
+  TORCH_CHECK_VALUE(
+      blocks <= 0x7fffffff, "upfirdn2d on CUDA: these images take ", blocks, " blocks, more than a launch has; split the batch");
   return static_cast<unsigned>(blocks);
 }
 
@@ -104,26 +128,22 @@ void launch(cuda::UpfirdnArguments& a, const Tensor& x, const Tensor& y) {
   const auto element = static_cast<int64_t>(x.element_size());
   const int64_t number = storage == at::kDouble ? 8 : 4, planes = a.samples * a.channels;
   const auto &h = a.horizontal, &v = a.vertical;
-  const Mode* mode = mode_of(a);
-  if (mode != nullptr && !a.channels_last) {
-    const int64_t bytes = share_tile(a, *mode, number);
-    if (bytes <= kSharedBytes) {
-      a.packets = mode->tile_x == 2 && h.out % 2 == 0 && lead_of(*mode, h) == 0 && aligned(a.y, 2 * element);
-      const int64_t tiles_x = over(h.out + lead_of(*mode, h), mode->tile_x << a.log_columns);
-      const int64_t tiles_y = over(v.out + lead_of(*mode, v), mode->tile_y << a.log_rows);
-      const unsigned blocks = grid_of(tiles_x * tiles_y * over(planes, a.planes));
-      tiles.of(*mode, storage).launch(x.device(), {blocks}, cuda::kUpfirdnThreads, a, static_cast<unsigned>(bytes));
-      return;
-    }
+  const Mode* mode = counts_in_32_bits(a) ? mode_of(a) : nullptr;
+  if (mode != nullptr && !a.channels_last && (a.x_column == 1 || h.in == 1)) {
+    a.pairs = mode->tile_x == 2 && h.out % 2 == 0 && lead_of(*mode, h) == 0 && aligned(a.y, 2 * element);
+    const unsigned blocks = grid_of(share(a, *mode, mode->tile_x, mode->tile_y, planes, 1, 0, 5));
+    tiles.of(*mode, storage).launch(x.device(), {blocks}, cuda::kUpfirdnThreads, a);
+    return;
   }
   if (mode != nullptr && a.channels_last) {
     const int64_t packet = storage == at::kDouble ? 2 : 4;
     const bool whole = a.channels % packet == 0 && a.x_channel == 1 && a.x_sample % packet == 0 && a.x_row % packet == 0 &&
         a.x_column % packet == 0 && aligned(a.x, packet * element) && aligned(a.y, packet * element);
     if (whole) {
-      const int64_t threads = a.samples * over(h.out + lead_of(*mode, h), mode->last_x) *
-          over(v.out + lead_of(*mode, v), mode->last_y) * (a.channels / packet);
-      last.of(*mode, storage).launch(x.device(), {grid_of(over(threads, cuda::kUpfirdnThreads))}, cuda::kUpfirdnThreads, a);
+      // A line of 128 bytes of channels, and beside it as square a patch of results as there are threads for.
+      const int line = bits(128 / (packet * element));
+      const unsigned blocks = grid_of(share(a, *mode, mode->last_x, mode->last_y, a.samples, a.channels / packet, line, 3));
+      last.of(*mode, storage).launch(x.device(), {blocks}, cuda::kUpfirdnThreads, a);
       return;
     }
   }

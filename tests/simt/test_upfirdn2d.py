@@ -38,20 +38,21 @@ class Case(NamedTuple):
 
 UP, DOWN = ((2, 2), (1, 1)), ((1, 1), (2, 2))
 CASES = {
-    # 4 x 4 taps, contiguous: one tile and several, several planes a block, odd sides, a lead, rows of taps, a crop
+    # 4 x 4 taps, contiguous: rows inside and at the border, one tile and several, several planes a block, odd sides, a lead, rows of
+    # taps, a crop
     "up2": Case((1, 2, 9, 40), "contiguous", (4, 4), *UP),
     "up2 with a lead": Case((2, 3, 5, 4), "contiguous", (4, 4), *UP, (1, 2, 3, 1)),
     "up2, one row of taps": Case((1, 5, 3, 3), "sliced", (4,), *UP, (2, 1, 2, 1), True),
-    "down2": Case((1, 2, 20, 71), "contiguous", (4, 4), *DOWN, (1, 1, 1, 1)),
+    "down2": Case((1, 2, 40, 71), "contiguous", (4, 4), *DOWN, (1, 1, 1, 1)),
     "down2, small": Case((3, 17, 4, 4), "transposed", (4, 4), *DOWN, (2, 1, 1, 1)),
     "filter": Case((1, 2, 35, 70), "contiguous", (4, 4)),
     "filter, one pixel": Case((2, 3, 1, 1), "contiguous", (4, 4)),
     "filter, crop": Case((1, 1, 40, 9), "contiguous", (4, 4), padding=(-2, 3, 1, -1)),
     # 4 x 4 taps, channels_last
-    "up2 last": Case((1, 8, 5, 6), "channels_last", (4, 4), *UP),
+    "up2 last": Case((1, 8, 12, 6), "channels_last", (4, 4), *UP),
     "up2 last with a lead": Case((2, 4, 3, 5), "channels_last", (4,), *UP, (1, 3, 3, 2)),
-    "down2 last": Case((2, 4, 9, 6), "channels_last", (4, 4), *DOWN, (1, 1, 2, 0)),
-    "filter last": Case((1, 12, 5, 7), "channels_last", (4, 4), padding=(-1, 2, 2, 1), flip=True),
+    "down2 last": Case((2, 4, 24, 13), "channels_last", (4, 4), *DOWN, (1, 1, 2, 0)),
+    "filter last": Case((1, 12, 14, 9), "channels_last", (4, 4), padding=(-1, 2, 2, 1), flip=True),
     # rows of taps
     "rows up2": Case((1, 2, 7, 20), "contiguous", (12,), *UP, (6, 5, 6, 5)),
     "rows down4": Case((1, 2, 30, 70), "contiguous", (24,), (1, 1), (4, 4), (11, 10, 11, 10), True),
@@ -97,6 +98,13 @@ def test_any_order_of_blocks(order: str) -> None:
         emulated.configure(order=order)
         assert torch.equal(check(CASES[name], torch.float32), expected)
         emulated.configure()
+
+
+def test_numbers_beyond_32_bits() -> None:
+    f = torch.ones(4, 4)
+    for x in (torch.randn(1, 4, 6, 6), torch.randn(1, 4, 6, 6).contiguous(memory_format=torch.channels_last)):
+        y = emulated.ops().upfirdn2d(x, f, [1, 1], [1, 1], [2**33, 2], [5, 6], False, 1.0)
+        assert torch.equal(y, torch.zeros(1, 4, 6, 5))
 
 
 def test_nothing_is_launched_for_an_empty_batch() -> None:

@@ -24,6 +24,15 @@ class Axis(ctypes.Structure):
     ]
 
 
+class Divisor(ctypes.Structure):
+    _fields_ = [("by", ctypes.c_uint), ("magic", ctypes.c_uint), ("shift", ctypes.c_int)]
+
+    @classmethod
+    def of(cls, by: int) -> Divisor:
+        shift = 31 + (by - 1).bit_length()
+        return cls(by, -(-(1 << shift) // by), shift)
+
+
 class Arguments(ctypes.Structure):
     _fields_ = [
         *((name, simt.Pointer) for name in ("x", "y", "f")),
@@ -32,7 +41,9 @@ class Arguments(ctypes.Structure):
         *((name, Axis) for name in ("horizontal", "vertical")),
         *((name, ctypes.c_longlong) for name in ("samples", "channels")),
         *((f"{t}_{name}", ctypes.c_longlong) for t in "xy" for name in ("sample", "channel", "row", "column")),
-        *((name, ctypes.c_int) for name in ("channels_last", "log_columns", "log_rows", "planes", "packets", "rows")),
+        *((name, ctypes.c_int) for name in ("channels_last", "log_packets", "log_columns", "log_rows", "images")),
+        *((name, Divisor) for name in ("strips", "tiles_x", "tiles_y", "by_channels")),
+        *((name, ctypes.c_int) for name in ("pairs", "rows")),
     ]
 
 
@@ -44,21 +55,22 @@ class Case(NamedTuple):
     factors: tuple[int, int]  # up, down
     before: int
     blocks: int
-    tile: tuple[int, int, int] = (0, 0, 0)  # log_columns, log_rows, planes
-    shared: int = 0  # numbers
-    packets: bool = False
+    threads: tuple[int, int, int, int] = (0, 0, 0, 1)  # log_packets, log_columns, log_rows, images
+    blocks_along: tuple[int, int, int] = (1, 1, 1)  # strips, tiles_x, tiles_y
+    pairs: bool = False
     rows: int = 0
+    shared: int = 0  # numbers
 
 
 CASES = [
-    Case("up2_f32", (1, 3, 4, 8), (8, 16), (4, 4), (2, 1), 2, 2, (3, 1, 2), 2 * 6 * 10, True),
-    Case("up2_bf16", (1, 2, 3, 5), (7, 11), (4,), (2, 1), 1, 1, (3, 1, 2), 2 * 6 * 10),
-    Case("down2_f16", (1, 2, 9, 13), (4, 6), (4, 4), (1, 2), 1, 1, (3, 0, 2), 2 * 10 * 18),
-    Case("filter_f64", (2, 1, 5, 20), (5, 20), (4, 4), (1, 1), 2, 4, (4, 0, 1), 11 * 19),
-    Case("last_up2_f16", (1, 4, 3, 4), (6, 8), (4, 4), (2, 1), 2, 1),
-    Case("last_down2_f64", (1, 2, 5, 6), (2, 3), (4, 4), (1, 2), 1, 1),
-    Case("last_filter_f32", (1, 8, 3, 5), (3, 5), (4, 4), (1, 1), 2, 1),
-    Case("rows_f32", (1, 1, 6, 30), (12, 60), (12,), (2, 1), 6, 4, (0, 0, 0), 12 + 11 * 32, rows=8),
+    Case("up2_f32", (1, 3, 12, 8), (24, 16), (4, 4), (2, 1), 2, 4, (0, 3, 1, 2), (1, 1, 2), True),
+    Case("up2_bf16", (1, 2, 3, 5), (7, 11), (4,), (2, 1), 1, 1, (0, 3, 0, 2)),
+    Case("down2_f16", (1, 2, 9, 13), (4, 6), (4, 4), (1, 2), 1, 1, (0, 3, 0, 2)),
+    Case("filter_f64", (2, 1, 20, 20), (20, 20), (4, 4), (1, 1), 2, 8, (0, 3, 1, 1), (1, 2, 2), True),
+    Case("last_up2_f16", (1, 4, 10, 4), (20, 8), (4, 4), (2, 1), 2, 1, (0, 2, 2, 1)),
+    Case("last_down2_f64", (1, 2, 5, 6), (2, 3), (4, 4), (1, 2), 1, 1, (0, 1, 0, 1)),
+    Case("last_filter_f32", (2, 12, 12, 9), (12, 9), (4, 4), (1, 1), 2, 24, (1, 1, 1, 1), (2, 3, 2)),
+    Case("rows_f32", (1, 1, 6, 30), (12, 60), (12,), (2, 1), 6, 4, rows=8, shared=12 + 11 * 32),
     Case("any_bf16", (1, 2, 4, 5), (3, 4), (3, 3), (2, 3), 1, 1),
 ]
 
@@ -78,8 +90,10 @@ def launch(variant: str, case: Case) -> np.ndarray:
     a = Arguments(matrix=len(case.taps) == 2, gain=2.0, samples=samples, channels=channels)
     a.horizontal = Axis(*case.factors, case.taps[-1], width, case.size[1], case.before)
     a.vertical = Axis(*case.factors, case.taps[0], height, case.size[0], case.before)
-    a.log_columns, a.log_rows, a.planes = case.tile
-    a.packets, a.rows, a.channels_last = case.packets, case.rows, "last" in case.kernel
+    a.log_packets, a.log_columns, a.log_rows, a.images = case.threads
+    a.strips, a.tiles_x, a.tiles_y = map(Divisor.of, case.blocks_along)
+    a.by_channels = Divisor.of(channels)
+    a.pairs, a.rows, a.channels_last = case.pairs, case.rows, "last" in case.kernel
     for t, (h, w) in (("x", (height, width)), ("y", case.size)):
         strides = (h * w * channels, 1, w * channels, channels) if a.channels_last else (channels * h * w, h * w, w, 1)
         for name, stride in zip(("sample", "channel", "row", "column"), strides, strict=True):

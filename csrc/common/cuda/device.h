@@ -57,8 +57,12 @@ __device__ __forceinline__ float widen(Half v) {
 __device__ __forceinline__ void narrow(float v, float& out) { out = v; }
 __device__ __forceinline__ void narrow(double v, double& out) { out = v; }
 __device__ __forceinline__ void narrow(float v, BFloat16& out) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out.bits) : "f"(v));
+#else
   const unsigned bits = __float_as_uint(v);
   out.bits = (unsigned short)(v != v ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+#endif
 }
 __device__ __forceinline__ void narrow(float v, Half& out) {
 #if defined(GAN_FAST_SIMT)
@@ -105,18 +109,75 @@ struct alignas(sizeof(S) * V) Packet {
 template <class S>
 constexpr int kVector = 16 / (int)sizeof(S);
 
+// Two 16-bit elements at a time, the first in the low half of a word: an instruction for each of the two, and one for both back.
+__device__ __forceinline__ void widen_pair(unsigned word, BFloat16, float& first, float& second) {
+  first = __uint_as_float(word << 16);
+  second = __uint_as_float(word & 0xffff0000u);
+}
+__device__ __forceinline__ void widen_pair(unsigned word, Half, float& first, float& second) {
+  first = widen(Half{(unsigned short)(word & 0xffffu)});
+  second = widen(Half{(unsigned short)(word >> 16)});
+}
+template <class S>
+__device__ __forceinline__ unsigned narrow_pair(float first, float second, S) {
+  S low, high;
+  narrow(first, low);
+  narrow(second, high);
+  return (unsigned)low.bits | (unsigned)high.bits << 16;
+}
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+__device__ __forceinline__ unsigned narrow_pair(float first, float second, BFloat16) {
+  unsigned word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+  return word;
+}
+__device__ __forceinline__ unsigned narrow_pair(float first, float second, Half) {
+  unsigned word;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+  return word;
+}
+#endif
+
+// A packet as memory has it: words of two elements where they are of 16 bits, so that none is taken apart before it is widened.
+template <class S, int V, bool kPairs = sizeof(S) == 2 && V % 2 == 0>
+struct Raw {
+  Packet<S, V> p;
+
+  template <class T>
+  __device__ __forceinline__ void widen_to(T (&out)[V]) const {
+#pragma unroll
+    for (int j = 0; j < V; ++j) out[j] = widen(p.element[j]);
+  }
+  template <class T>
+  __device__ __forceinline__ void narrow_from(const T (&in)[V]) {
+#pragma unroll
+    for (int j = 0; j < V; ++j) narrow(in[j], p.element[j]);
+  }
+};
+template <class S, int V>
+struct Raw<S, V, true> {
+  Packet<unsigned, V / 2> p;
+
+  __device__ __forceinline__ void widen_to(float (&out)[V]) const {
+#pragma unroll
+    for (int j = 0; j < V; j += 2) widen_pair(p.element[j / 2], S{}, out[j], out[j + 1]);
+  }
+  __device__ __forceinline__ void narrow_from(const float (&in)[V]) {
+#pragma unroll
+    for (int j = 0; j < V; j += 2) p.element[j / 2] = narrow_pair(in[j], in[j + 1], S{});
+  }
+};
+
 template <class S, int V, class T>
 __device__ __forceinline__ void load(const void* source, long long packet, T (&out)[V]) {
-  const Packet<S, V> p = static_cast<const Packet<S, V>*>(source)[packet];
-#pragma unroll
-  for (int j = 0; j < V; ++j) out[j] = widen(p.element[j]);
+  const Raw<S, V> raw = static_cast<const Raw<S, V>*>(source)[packet];
+  raw.widen_to(out);
 }
 template <class S, int V, class T>
 __device__ __forceinline__ void store(void* target, long long packet, const T (&in)[V]) {
-  Packet<S, V> p;
-#pragma unroll
-  for (int j = 0; j < V; ++j) narrow(in[j], p.element[j]);
-  static_cast<Packet<S, V>*>(target)[packet] = p;
+  Raw<S, V> raw;
+  raw.narrow_from(in);
+  static_cast<Raw<S, V>*>(target)[packet] = raw;
 }
 
 // The sum over a warp, in every lane; the order of additions is fixed.
