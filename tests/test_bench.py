@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 
-from benchmarks import report
+from benchmarks import profile_cuda, report
 from gan_fast.bench import Case, Contender, WrongResult, all_cases, critic_step, main, measure
 from gan_fast.bench.cases import COPY, Prepared
+from gan_fast.bench.measure import jobs_of_a_sample
 from gan_fast.bench.observe import observe
 
 CPU = torch.device("cpu")
@@ -54,6 +55,20 @@ def test_a_measurement_holds_medians_quartiles_and_ratios():
     assert m.ratio("eager") == eager.median / ours.median
     assert m.ratio("compiled") is None
     assert "target 1000000000.0" in m.missed_targets()[0]
+
+
+def test_a_sample_fills_an_accelerators_queue():
+    counts = {s: jobs_of_a_sample(s, torch.device("cuda")) for s in (1e-9, 2e-5, 3e-3, 0.03, 0.15, 2.0)}
+    assert counts == {1e-9: 2000, 2e-5: 1000, 3e-3: 10, 0.03: 6, 0.15: 2, 2.0: 2}
+    assert [jobs_of_a_sample(s, CPU) for s in (1e-9, 1e-4, 1.0)] == [200, 20, 1]
+
+
+def test_the_profiling_tool_runs(capsys):
+    assert profile_cuda.main(["--device", "cpu", "--parts", "modulated", "--shape", "1x4x4x4", "--seconds", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"ours, {mode}" in printed for mode in ("auto", "triton", "shared")) and "aten::" in printed
+    with pytest.raises(SystemExit):
+        profile_cuda.main(["--parts", "speed"])
 
 
 def test_the_promised_cases_are_there():

@@ -3,11 +3,18 @@
 A fixed order shifts the smallest timings by a fifth (each contender inherits the caches of the one before it), and
 times taken one contender after the other inherit the machine's mood. Reported are the median and the quartiles over
 rounds; a ratio is the ratio of two medians of the same rounds.
+
+A sample is a block of jobs of one contender, after which the device is waited for. On an accelerator one job and a wait
+measure how long Python takes to the last launch and the card from there: the latency of a loop that nobody trains with,
+since a training loop queues its work and the card is busy while Python goes on. There a sample queues at least 10 jobs
+and about 20 ms of them (of jobs that take 20 ms and more, which fill a queue by themselves, as many as fit in 200 ms,
+at least 2), for every contender alike. What it gives is the time for a job of the slower of the two, Python or card.
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import random
 import statistics
 import time
@@ -104,6 +111,14 @@ def _time(contender: Contender, repeats: int, device: torch.device) -> float:
     return (time.perf_counter() - start) / repeats
 
 
+def jobs_of_a_sample(seconds: float, device: torch.device) -> int:
+    """How many jobs that take so long are timed together (see the module's docstring)."""
+    seconds = max(seconds, 1e-7)
+    if device.type == "cpu":  # about 2 ms of them, so that a contender's code is warm as in a loop alone
+        return max(1, min(200, round(2e-3 / seconds)))
+    return min(2000, max(math.ceil(20e-3 / seconds), min(10, int(0.2 / seconds)), 2))
+
+
 def measure(
     case: Case,
     *,
@@ -122,11 +137,11 @@ def measure(
     """
     contenders = prepare(case, device, quick=quick)
     first = {c.name: _time(c, 1, device) for c in contenders}
-    calls = {name: 1 if seconds > 0.02 else 3 for name, seconds in first.items()}
+    few = 3 if device.type == "cpu" else 10  # a queue that has just begun to fill is slower than a full one
+    calls = {name: 1 if seconds > 0.02 else few for name, seconds in first.items()}
     for contender in contenders:
         _time(contender, calls[contender.name], device)
-    # A sample is a block of calls of one contender, about 2 ms of them, so that its code is warm as in a loop alone.
-    repeats = {c.name: max(1, min(200, round(2e-3 / max(_time(c, calls[c.name], device), 1e-7)))) for c in contenders}
+    repeats = {c.name: jobs_of_a_sample(_time(c, calls[c.name], device), device) for c in contenders}
     per_round = sum(_time(c, repeats[c.name], device) * repeats[c.name] for c in contenders)
     rounds = max(5 if quick else case.least_rounds, min(rounds, int(budget / max(per_round, 1e-9))))
     samples: dict[str, list[float]] = {contender.name: [] for contender in contenders}
@@ -156,6 +171,6 @@ def copy_bandwidth(device: torch.device, megabytes: int = 256) -> float:
     source = torch.ones(megabytes * 2**18, device=device)
     target = torch.zeros_like(source)
     copy = Contender("copy", "copy", lambda: [target.copy_(source)])
-    _time(copy, 1, device)
-    seconds = statistics.median(_time(copy, 1, device) for _ in range(7))
+    jobs = jobs_of_a_sample(_time(copy, 2, device), device) if device.type != "cpu" else 1
+    seconds = statistics.median(_time(copy, jobs, device) for _ in range(7))
     return 2 * source.nbytes / seconds / 1e9

@@ -42,9 +42,10 @@ def in_autocast_dtype(*tensors: Tensor) -> list[Tensor]:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    """Autocast off on the device of x; the meta device has none to turn off, and torch.autocast refuses it."""
+    """Autocast off on the device of x, where it is on; a context of it costs more than a small op."""
     device = x.device.type
-    return torch.autocast(device, enabled=False) if has_autocast(device) else nullcontext()
+    on = has_autocast(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()
 
 
 def conv2d_resample(

@@ -23,6 +23,8 @@ from gan_fast.reference.conv2d_resample import Padding
 from gan_fast.reference.conv2d_resample import conv2d_resample as resampled
 from gan_fast.reference.modulated_conv2d import EPS
 
+_modulated_convolution = torch.ops.gan_fast.modulated_convolution.default
+
 
 def modulated_conv2d(
     x: Tensor,
@@ -158,7 +160,7 @@ def _fused(
     limit = -1.0 if clamp is None else float(clamp)
     numbers = padding, act, float(alpha), float(gain), limit
     w = w.to(x.dtype, memory_format=torch.channels_last)  # one pass does both, and all three products want it so
-    y: Tensor = torch.ops.gan_fast.modulated_convolution(x, w, s, d, noise, bias, *numbers)
+    y: Tensor = _modulated_convolution(x, w, s, d, noise, bias, *numbers)
     return y
 
 
@@ -191,7 +193,7 @@ def _squares(weight: Tensor) -> Tensor:
 
 def _demodulation(styles: Tensor, q: Tensor) -> Tensor:
     """d `[N, O]`."""
-    return torch.addmm(q.new_full((), EPS), styles.to(q.dtype).square(), q.t()).rsqrt()
+    return (styles.to(q.dtype).square() @ q.t() + EPS).rsqrt()
 
 
 def _applied(styles: Tensor, input_gain: Tensor | None) -> Tensor:

@@ -25,6 +25,7 @@ from gan_fast._modes import use_reference
 from gan_fast.reference import upfirdn2d as reference
 
 Factor = int | Sequence[int]
+_op = torch.ops.gan_fast.upfirdn2d.default
 
 
 def setup_filter(
@@ -251,7 +252,7 @@ def _upfirdn2d(
         )
     if use_reference():
         return reference.upfirdn2d(x, f, up, down, padding, flip_filter, gain)
-    y: Tensor = torch.ops.gan_fast.upfirdn2d(x, f, up, down, (x0, y0), (width, height), flip_filter, float(gain))
+    y: Tensor = _op(x, f, up, down, (x0, y0), (width, height), flip_filter, float(gain))
     return y
 
 

@@ -1,7 +1,8 @@
 """What is launched for a product of given tensors: kernel, arguments, grid, tile.
 
 A plan is made from shapes alone, so that the same one is launched on a card, run by the interpreter and, made of
-tensors on the meta device, compiled ahead of time.
+tensors on the meta device, compiled ahead of time. Making one takes tens of microseconds: `launch.py` keeps what of it
+does not depend on the numbers, and runs that again on the next tensors of the same shapes.
 
 Tiles. A step multiplies `[m, k]` by `[k, n]` and reads m k + k n numbers for m n k products, so large tiles read less;
 what they leave over at the border of a small image or of few channels is lost. wgmma needs m >= 64 and four warps.
@@ -11,12 +12,15 @@ are 98 KB of 163 KB on sm_80.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from gan_fast.reference.modulated_convolution import memory_order
 
 Capability = tuple[int, int]
 _LAST = torch.channels_last
@@ -43,6 +47,11 @@ class Plan:
     tile: Tile
     result: Tensor
     partials: tuple[Tensor, ...] = ()
+
+    @property
+    def tensors(self) -> int:
+        """How many of the arguments, the first ones, are tensors or None in the place of one."""
+        return sum(value is None or isinstance(value, Tensor) for value in self.arguments.values())
 
 
 @dataclass(frozen=True)
@@ -146,22 +155,77 @@ def weight_gradient_splits(
     return choice
 
 
-def _last(x: Tensor) -> Tensor:
+Kind = tuple[Hashable, ...]
+_ALIGNMENT = 16
+
+
+def kind_of(product: str, tensors: tuple[Tensor | None, ...], numbers: tuple[float, ...]) -> Kind | None:
+    """What tells a call from those that need another plan or another compiled kernel.
+
+    Shapes, strides, dtypes, which tensors there are, numbers, device, and how float32 is multiplied. Triton compiles
+    another kernel for pointers that 16 does not divide: such calls are of no kind.
+    """
+    first = tensors[0]
+    assert first is not None
+    facts: list[Hashable] = [product, numbers, first.get_device()]
+    pointers = 0
+    for t in tensors:
+        if t is None:
+            facts.append(None)
+        else:
+            facts += (t.shape, t.stride(), t.dtype)
+            pointers |= t.data_ptr()
+    if pointers % _ALIGNMENT:
+        return None
+    if first.dtype == torch.float32:
+        facts.append(precision(torch.float32))
+    return tuple(facts)
+
+
+@functools.lru_cache(4096)
+def _order(shape: torch.Size, stride: tuple[int, ...]) -> torch.memory_format:
+    return memory_order(torch.empty_strided(shape, stride, device="meta"))
+
+
+def order_of(x: Tensor) -> torch.memory_format:
+    """`memory_order`, remembered: asking a tensor for every stride takes longer than launching a kernel."""
+    return _order(x.shape, x.stride())
+
+
+def image(x: Tensor) -> Tensor:
+    """An image as the kernels read it."""
     return x.contiguous(memory_format=_LAST)
 
 
+def scale(v: Tensor) -> Tensor:
+    """Styles or norms as the kernels read them."""
+    return v.float().contiguous()
+
+
+def vector(v: Tensor) -> Tensor:
+    """Noise or a bias as the kernels read it."""
+    return v.contiguous()
+
+
+def matrix(w: Tensor, transposed: bool) -> Tensor:
+    """Weights as `product` reads them: 16-bit tensor cores read either order of a matrix, tf32 ones want what is summed
+    over to lie densely."""
+    return image(w.transpose(0, 1) if transposed and w.dtype == torch.float32 else w)
+
+
 def _scale(v: Tensor | None) -> Tensor | None:
-    return None if v is None else v.float().contiguous()
+    return None if v is None else scale(v)
 
 
 def _noise(noise: Tensor | None) -> tuple[Tensor | None, int]:
     """Noise `[N or 1, 1, H, W]` and the step from one sample to the next."""
     if noise is None:
         return None, 0
-    noise = noise.contiguous()
+    noise = vector(noise)
     return noise, noise[0].numel() if noise.shape[0] > 1 else 0
 
 
+@functools.cache
 def bound(clamp: float, dtype: torch.dtype) -> float:
     """The clamp as results of a dtype have it: below it is what was not clamped."""
     return float(torch.tensor(clamp, dtype=dtype)) if clamp >= 0 else 0.0
@@ -190,10 +254,8 @@ def product(
     """
     size = w.shape[2]
     channels, out_channels = (w.shape[0], w.shape[1]) if transposed else (w.shape[1], w.shape[0])
-    # 16-bit tensor cores read either order of a matrix; tf32 ones want what is summed over to lie densely
-    swapped = transposed and x.dtype != torch.float32
-    w = _last(w.transpose(0, 1) if transposed and not swapped else w)
-    x = _last(x)
+    swapped = transposed and x.dtype != torch.float32  # the same weights, read across
+    w, x = matrix(w, transposed), image(x)
     padding = size - 1 - padding if transposed else padding
     n, _, height, width = x.shape
     out_height, out_width = height + 2 * padding - size + 1, width + 2 * padding - size + 1
@@ -210,8 +272,8 @@ def product(
         "load_scale": _scale(load_scale),
         "store_scale": _scale(store_scale),
         "noise": noise,
-        "bias": None if bias is None else bias.contiguous(),
-        "other": None if other is None else _last(other),
+        "bias": None if bias is None else vector(bias),
+        "other": None if other is None else image(other),
         "partial": partial,
         "height": height,
         "width": width,
@@ -244,7 +306,7 @@ def weight_gradient(
     dz: Tensor, x: Tensor, s: Tensor | None, d: Tensor | None, target: Target, *, size: int, padding: int
 ) -> Plan:
     """dw, as partial sums `[splits, O, k, k, I]` in float32, or finished in the dtype of x where there is one split."""
-    dz, x = _last(dz), _last(x)
+    dz, x = image(dz), image(x)
     n, channels, height, width = x.shape
     _, out_channels, out_height, out_width = dz.shape
     pixels = out_height * out_width
@@ -294,7 +356,7 @@ def epilogue_gradient(
     clamp: float = -1.0,
 ) -> Plan:
     """dz like y, and the partial sums of its two reductions, `[N, chunks, C]`."""
-    dy, y = _last(dy), _last(y)
+    dy, y = image(dy), image(y)
     n, channels, height, width = y.shape
     pixels = height * width
     tile = Tile(power(pixels, 16, 64), power(channels, 16, 64), 1, 4, 2)

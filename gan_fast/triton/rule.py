@@ -49,6 +49,8 @@ _tables: dict[Path, dict[str, Times]] = {}
 _loaded: set[tuple[Path, str, Hashable]] = set()
 _failed: dict[tuple[Path, str], str] = {}
 _said: set[str] = set()
+_settled: dict[tuple[str | None, Hashable], bool] = {}
+_MOST = 4096  # settled kinds kept: shapes without end must not fill memory
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,10 @@ def _versions() -> str:
     import triton
 
     texts = [torch.__version__, str(torch.backends.cudnn.version()), triton.__version__]
-    texts += [(Path(__file__).parent / f"{name}.py").read_text() for name in ("modulated_convolution", "plans")]
+    texts += [
+        (Path(__file__).parent / f"{name}.py").read_text()
+        for name in ("modulated_convolution", "plans", "launch", "shared")
+    ]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 
@@ -191,6 +196,33 @@ def run(card: str, key: str, exact: Hashable, kernel: Callable[[], T], shared: C
     return kernel() if wanted == "triton" else shared()
 
 
+def decision(card: str, key: str, exact: Hashable) -> bool | None:
+    """Whether the kernel serves such calls from now on, or None where the next one may still change that."""
+    wanted = mode()
+    if wanted != "auto":
+        return wanted == "triton"
+    path = path_of(card)
+    if (path, key) in _failed:
+        return False
+    times = _table(path).get(key)
+    if times is None or (times.faster == "triton" and (path, key, exact) not in _loaded):
+        return None
+    return times.faster == "triton"
+
+
+def settle(kind: Hashable, fused: bool | None) -> None:
+    """Keeps a decision for calls of exactly this kind (`plans.kind_of`), which then need no key and no table."""
+    if kind is not None and fused is not None:
+        if len(_settled) >= _MOST:
+            _settled.clear()
+        _settled[os.environ.get(VARIABLE), kind] = fused
+
+
+def settled(kind: Hashable) -> bool | None:
+    """What `settle` was told under the present setting of the environment."""
+    return _settled.get((os.environ.get(VARIABLE), kind))
+
+
 def _prefers_kernel(
     card: str, key: str, exact: Hashable, kernel: Callable[[], Any], shared: Callable[[], Any], capturing: bool
 ) -> bool:
@@ -249,4 +281,5 @@ def forget() -> None:
         _loaded.clear()
         _failed.clear()
         _said.clear()
+        _settled.clear()
         path_of.cache_clear()

@@ -1,6 +1,9 @@
 """The CUDA kernels of the `modulated_convolution` ops: for each product the implementation that `rule.py` names.
 
 float64, empty tensors, images of 2^31 numbers and more, and machines without Triton have the shared convolution.
+
+A step makes hundreds of these calls, and the card waits for none of them longer than for what Python does before a
+launch: what is decided for a kind of call (`plans.kind_of`) is looked up, and nothing is checked or named again.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from torch import Tensor
 
 from gan_fast.reference import modulated_convolution as reference
 from gan_fast.triton import plans, reason_said_once, rule, shared
+from gan_fast.triton.plans import Kind, kind_of
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -31,17 +35,21 @@ def _kind(x: Tensor) -> str:
 
 
 def _order(x: Tensor) -> str:
-    return "nhwc" if reference.memory_order(x) == torch.channels_last else "nchw"
+    return "nhwc" if plans.order_of(x) == torch.channels_last else "nchw"
 
 
 def _flags(**given: Tensor | None) -> str:
     return "+".join(name for name, tensor in given.items() if tensor is not None) or "plain"
 
 
-def _choose(x: Tensor, key: str, exact: Hashable, kernel: Callable[[], Any], other: Callable[[], Any]) -> Any:
+def _choose(
+    x: Tensor, kind: Kind | None, key: str, exact: Hashable, kernel: Callable[[], Any], other: Callable[[], Any]
+) -> Any:
     card = torch.cuda.get_device_name(x.device)
     with torch.cuda.device(x.device):
-        return rule.run(card, key, exact, kernel, other, torch.cuda.is_current_stream_capturing())
+        result = rule.run(card, key, exact, kernel, other, torch.cuda.is_current_stream_capturing())
+    rule.settle(kind, rule.decision(card, key, exact))
+    return result
 
 
 def forward(
@@ -59,10 +67,19 @@ def forward(
 ) -> Tensor:
     """`gan_fast::modulated_convolution`."""
     arguments = (x, w, s, d, noise, bias, padding, act, alpha, gain, clamp)
+    kind = kind_of("forward", (x, w, s, d, noise, bias), (padding, act, alpha, gain, clamp))
+    fused = rule.settled(kind)
+    if fused is False:
+        return shared.forward(*arguments)
+    if fused:
+        from gan_fast.triton import launch
+
+        return launch.forward(*arguments, kind)
     reference.check(x, w, s, d, noise, bias, padding, act, gain)
     grown = 2 * padding + 1 - w.shape[2]
     pixels = max(0, x.shape[2] + grown) * max(0, x.shape[3] + grown)
     if not _can(x, w) or not 0 < pixels * w.shape[0] < 2**31:
+        rule.settle(kind, False)
         return shared.forward(*arguments)
     from gan_fast.triton import launch
 
@@ -77,7 +94,7 @@ def forward(
         _flags(s=s, d=d),
     )
     exact = len(x), act != 0, clamp >= 0, *((t.dtype, t.shape) if t is not None else None for t in (noise, bias))
-    return _choose(x, key, exact, lambda: launch.forward(*arguments), lambda: shared.forward(*arguments))
+    return _choose(x, kind, key, exact, lambda: launch.forward(*arguments, kind), lambda: shared.forward(*arguments))
 
 
 def input_gradient(
@@ -85,9 +102,18 @@ def input_gradient(
 ) -> tuple[Tensor, Tensor]:
     """`gan_fast::modulated_convolution_input_gradient`."""
     arguments = (dz, w, s, d, x, padding)
+    kind = kind_of("input gradient", (dz, w, s, d, x), (padding,))
+    fused = rule.settled(kind)
+    if fused is False:
+        return shared.input_gradient(*arguments)
+    if fused:
+        from gan_fast.triton import launch
+
+        return launch.input_gradient(*arguments, kind)
     grown = w.shape[2] - 1 - 2 * padding
     pixels = (dz.shape[2] + grown) * (dz.shape[3] + grown)
     if not _can(dz, w) or not 0 < pixels * w.shape[1] < 2**31:
+        rule.settle(kind, False)
         return shared.input_gradient(*arguments)
     from gan_fast.triton import launch
 
@@ -102,14 +128,28 @@ def input_gradient(
         _flags(s=s, d=d, ds=x),
     )
     return _choose(
-        dz, key, len(dz), lambda: launch.input_gradient(*arguments), lambda: shared.input_gradient(*arguments)
+        dz,
+        kind,
+        key,
+        len(dz),
+        lambda: launch.input_gradient(*arguments, kind),
+        lambda: shared.input_gradient(*arguments),
     )
 
 
 def weight_gradient(dz: Tensor, x: Tensor, s: Tensor | None, d: Tensor | None, size: int, padding: int) -> Tensor:
     """`gan_fast::modulated_convolution_weight_gradient`."""
     arguments = (dz, x, s, d, size, padding)
+    kind = kind_of("weight gradient", (dz, x, s, d), (size, padding))
+    fused = rule.settled(kind)
+    if fused is False:
+        return shared.weight_gradient(*arguments)
+    if fused:
+        from gan_fast.triton import launch
+
+        return launch.weight_gradient(*arguments, kind)
     if not _can(dz, x):
+        rule.settle(kind, False)
         return shared.weight_gradient(*arguments)
     from gan_fast.triton import launch
 
@@ -124,7 +164,12 @@ def weight_gradient(dz: Tensor, x: Tensor, s: Tensor | None, d: Tensor | None, s
         _flags(s=s, d=d),
     )
     return _choose(
-        x, key, len(x), lambda: launch.weight_gradient(*arguments), lambda: shared.weight_gradient(*arguments)
+        x,
+        kind,
+        key,
+        len(x),
+        lambda: launch.weight_gradient(*arguments, kind),
+        lambda: shared.weight_gradient(*arguments),
     )
 
 
@@ -133,14 +178,28 @@ def epilogue_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`gan_fast::modulated_convolution_epilogue_gradient`: one pass, beside which plain PyTorch is measured."""
     arguments = (dy, y, noise, act, alpha, gain, clamp)
+    kind = kind_of("epilogue gradient", (dy, y, noise), (act, alpha, gain, clamp))
+    fused = rule.settled(kind)
+    if fused is False:
+        return reference.epilogue_gradient(*arguments)
+    if fused:
+        from gan_fast.triton import launch
+
+        return launch.epilogue_gradient(*arguments, kind)
     if not _can(dy, y):
+        rule.settle(kind, False)
         return reference.epilogue_gradient(*arguments)
     from gan_fast.triton import launch
 
     key = rule.key_of("epilogue-gradient", len(y), y.shape[1], _pixels(y), _NAMES[y.dtype], _order(y))
     exact = len(y), act != 0, clamp >= 0, (noise.dtype, noise.shape) if noise is not None else None
     return _choose(
-        y, key, exact, lambda: launch.epilogue_gradient(*arguments), lambda: reference.epilogue_gradient(*arguments)
+        y,
+        kind,
+        key,
+        exact,
+        lambda: launch.epilogue_gradient(*arguments, kind),
+        lambda: reference.epilogue_gradient(*arguments),
     )
 
 

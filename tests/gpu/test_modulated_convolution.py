@@ -71,6 +71,34 @@ def layer(dtype: torch.dtype = torch.bfloat16) -> tuple[list[Tensor], Callable[.
     return leaves, call
 
 
+def test_replays_are_the_first_call_again() -> None:
+    """By the compiled kernel's handle: bit for bit, on other streams; tensors that are not aligned are not replayed."""
+    from gan_fast.triton import launch
+
+    case = Case(2, 16, 24, 8, 8, 3, 1, dtype="bfloat16")
+    t = inputs(case, "cuda")
+    names = ("x", "w", "s", "d", "noise", "bias")
+    numbers = (1, 2, 0.2, 1.3, -1.0)
+    launch.forget()
+    first = launch.forward(*(t[n] for n in names), *numbers)
+    assert len(launch._replays) == 1
+    assert torch.equal(launch.forward(*(t[n] for n in names), *numbers), first)
+    x = t["x"]
+    place = torch.empty(x.numel() + 1, dtype=x.dtype, device="cuda")
+    shifted = place.as_strided(x.shape, x.stride(), 1).copy_(x)
+    unaligned = launch.forward(shifted, *(t[n] for n in names[1:]), *numbers)  # another compiled kernel
+    torch.testing.assert_close(unaligned, first, rtol=2e-2, atol=2e-2)
+    assert len(launch._replays) == 1
+    side = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(50_000_000)
+        later = (x * 2).contiguous(memory_format=torch.channels_last)
+        got = launch.forward(later, *(t[n] for n in names[1:]), *numbers)
+    side.synchronize()
+    torch.testing.assert_close(got, launch.forward(x * 2, *(t[n] for n in names[1:]), *numbers), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("mode", ["auto", "triton", "shared"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_layer_and_its_second_order(mode: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,6 +151,43 @@ def test_a_call_that_the_kernels_cannot_take_is_the_shared_convolution() -> None
     assert triton.why_not(torch.device("cpu")) is not None
 
 
+def test_a_settled_kind_is_asked_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch, 10.0, 20.0)
+    assert rule.decision(CARD, KEY, 8) is None
+    bench.call()
+    assert rule.decision(CARD, KEY, 8) is True
+    assert rule.decision(CARD, KEY, 7) is None  # never loaded, so that a capture may still find the shared convolution
+    rule.settle("kind", True)
+    rule.settle("undecided", None)
+    rule.settle(None, True)  # calls that are of no kind
+    assert rule.settled("kind") is True and rule.settled("undecided") is None and rule.settled(None) is None
+    monkeypatch.setenv(rule.VARIABLE, "shared")
+    assert rule.settled("kind") is None and rule.decision(CARD, KEY, 8) is False
+    monkeypatch.delenv(rule.VARIABLE)
+    assert rule.settled("kind") is True
+    rule.forget()
+    assert rule.settled("kind") is None
+
+
+def test_a_settled_call_goes_straight_to_what_serves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gan_fast.triton import launch
+
+    x, w = torch.randn(2, 3, 4, 4), torch.randn(5, 3, 3, 3)
+    arguments = (x, w, None, None, None, None, 1, 0, 0.0, 1.0, -1.0)
+    ran: list[str] = []
+    monkeypatch.setattr(launch, "forward", lambda *a: ran.append("triton"))
+    monkeypatch.setattr(serve.shared, "forward", lambda *a: ran.append("shared"))
+    monkeypatch.setattr(serve, "reason_said_once", lambda device: None)
+    monkeypatch.setattr(serve, "_choose", lambda *a: ran.append("chosen"))
+    kind = plans.kind_of("forward", arguments[:6], arguments[6:])
+    for fused, wanted in ((None, "chosen"), (True, "triton"), (False, "shared")):
+        rule.settle(kind, fused)
+        serve.forward(*arguments)
+        assert ran.pop() == wanted
+    serve.forward(x[1:], *arguments[1:])
+    assert ran.pop() == "chosen"
+
+
 def test_served_calls_name_their_class(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
@@ -161,7 +198,7 @@ def test_served_calls_name_their_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rule, "run", run)
     monkeypatch.setattr(serve, "reason_said_once", lambda device: None)
     monkeypatch.setattr(
-        serve, "_choose", lambda x, key, exact, kernel, other: run(CARD, key, exact, kernel, other, False)
+        serve, "_choose", lambda x, kind, key, exact, kernel, other: run(CARD, key, exact, kernel, other, False)
     )
     x, w, s, d = torch.randn(3, 2, 4, 5), torch.randn(6, 2, 3, 3), torch.ones(3, 2), torch.ones(3, 6)
     y = serve.forward(x, w, s, d, None, None, 1, 2, 0.2, 1.0, -1.0)
