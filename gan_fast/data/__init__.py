@@ -9,6 +9,7 @@ from gan_fast.data.loading import load, pack
 from gan_fast.data.packing import Packed
 from gan_fast.data.points import PointDataset
 from gan_fast.data.sampler import Batch, BatchSampler
+from gan_fast.data.sounds import SoundDataset, load_sounds
 from gan_fast.data.toy import TOYS, Toy
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "Packed",
     "PointDataset",
     "PointReport",
+    "SoundDataset",
     "Toy",
     "inspect",
     "load",
+    "load_sounds",
     "pack",
 ]

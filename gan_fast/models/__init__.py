@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from gan_fast.models import dcgan, mlp, r3gan, stylegan2
+from gan_fast.models import dcgan, hifigan, mlp, r3gan, stylegan2, wavegan
 
 _BUILDERS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {
     "dcgan": dcgan.build,
+    "hifigan": hifigan.build,
     "mlp": mlp.build,
     "r3gan": r3gan.build,
     "stylegan2": stylegan2.build,
+    "wavegan": wavegan.build,
 }
 
 __all__ = ["build", "names"]

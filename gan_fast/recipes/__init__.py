@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from gan_fast.recipes.dcgan import DCGAN
+from gan_fast.recipes.hifigan import HiFiGAN
 from gan_fast.recipes.r3gan import R3GAN
 from gan_fast.recipes.stylegan2 import StyleGAN2
+from gan_fast.recipes.wavegan import WaveGAN
 from gan_fast.recipes.wgan import WGAN
 from gan_fast.recipes.wgan_gp import WGANGP
 from gan_fast.training.recipe import Recipe
 
-_RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (DCGAN, R3GAN, StyleGAN2, WGAN, WGANGP)}
+_RECIPES: dict[str, type[Recipe]] = {
+    recipe.name: recipe for recipe in (DCGAN, HiFiGAN, R3GAN, StyleGAN2, WaveGAN, WGAN, WGANGP)
+}
 
-__all__ = ["DCGAN", "R3GAN", "WGAN", "WGANGP", "Recipe", "StyleGAN2", "get", "names"]
+__all__ = ["DCGAN", "R3GAN", "WGAN", "WGANGP", "HiFiGAN", "Recipe", "StyleGAN2", "WaveGAN", "get", "names"]
 
 
 def names() -> list[str]:

@@ -2,7 +2,7 @@
 
 RUN/latest                       names the newest checkpoint
 RUN/checkpoints/000012800/       see gan_fast.training.checkpoint; named by critic steps
-RUN/samples.png  losses.png      refreshed at every snapshot
+RUN/samples.png  losses.png      refreshed at every snapshot; of sounds, samples/*.wav too
 RUN/log.jsonl                    one line of losses per reading
 RUN/tensorboard/                 the same for TensorBoard
 RUN/quality.json                 the last evaluation

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from gan_fast.training import sounds
 from gan_fast.training.checkpoint import write_file
 from gan_fast.training.folder import RunFolder
 from gan_fast.training.pictures import grid, plot, save_curves, save_grid, save_png
@@ -51,11 +52,14 @@ class Journal:
             if name not in ("step", "seconds"):
                 self._board.add_scalar(name, value, reading.step)
 
-    def snapshot(self, step: int, samples: Tensor, real: Tensor | None = None) -> None:
-        """Refresh the pictures with samples: images `[N, C, H, W]` in [-1, 1], or points `[N, D]` over real ones."""
+    def snapshot(self, step: int, samples: Tensor, real: Tensor | None = None, *, rate: int = 0) -> None:
+        """Refresh the pictures with samples: images `[N, C, H, W]` in [-1, 1], points `[N, D]` over real ones, or
+        sounds `[N, 1, T]` of `rate` samples per second below real ones."""
         if samples.ndim == 4:
             picture = grid(samples)
             save_grid(self.folder.samples, samples)
+        elif samples.ndim == 3:
+            picture = grid(sounds.snapshot(self.folder.samples, samples, rate, real))
         else:
             picture = plot(samples, real)
             save_png(self.folder.samples, picture)

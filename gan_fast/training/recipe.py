@@ -7,14 +7,19 @@ import math
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from gan_fast import data as data_module
 from gan_fast.losses import AdversarialLoss
 from gan_fast.training.ema import EMA
 from gan_fast.training.machine import Machine
+from gan_fast.training.sampling import sample
 from gan_fast.training.step import AdversarialStep, Penalties, Players, Step
 
 __all__ = ["Budget", "Penalties", "Recipe"]
+
+_GRID_IMAGES = 100
+_PLOTTED_POINTS = 2500
 
 
 class Budget(NamedTuple):
@@ -162,6 +167,10 @@ class Recipe:
         """Whether the networks are given the class of each sample."""
         return False
 
+    def load_data(self) -> Any:
+        """The data set that `data` names."""
+        return data_module.load(self.data, resolution=self.resolution, channels=self.channels)
+
     def for_data(self, shape: tuple[int, ...], processes: int = 1) -> Recipe:
         """The recipe with all that depends on the samples `[C, H, H]` or `[D]` filled in.
 
@@ -221,6 +230,12 @@ class Recipe:
     def penalties(self) -> Penalties:
         """None of them unless a recipe says so."""
         return Penalties()
+
+    def preview(self, average: nn.Module, data: Any, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+        """What a snapshot shows: samples of the averaged generator, and real ones to be shown with them or None."""
+        count = _PLOTTED_POINTS if len(shape) == 1 else _GRID_IMAGES
+        real = data.points[:count] if isinstance(data, data_module.PointDataset) else None
+        return sample(average, range(count), self.latent_size(shape)), real
 
     def follow(
         self,

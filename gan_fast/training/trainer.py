@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 import gan_fast
-from gan_fast import data as data_module
 from gan_fast import models
 from gan_fast.training import checkpoint, distributed, feed, folder, machine, progress
 from gan_fast.training.ema import EMA
@@ -24,9 +23,6 @@ from gan_fast.training.journal import Journal, Reading
 from gan_fast.training.recipe import Recipe
 from gan_fast.training.sampling import sample
 from gan_fast.training.step import Latents, Players, StepStats
-
-_GRID_IMAGES = 100
-_PLOTTED_POINTS = 2500
 
 
 class NonFiniteError(RuntimeError):
@@ -67,8 +63,9 @@ class Trainer:
 
     Args:
         recipe: from `gan_fast.recipes.get`.
-        data: an `ImageDataset`, a `PointDataset`, a data set with len() and [], or an iterable of batches: images,
-            float in [-1, 1] or bytes, `[N, C, H, H]`, or points, float, `[N, D]`. Default: what `recipe.data` names.
+        data: an `ImageDataset`, a `PointDataset`, a `SoundDataset`, a data set with len() and [], or an iterable of
+            batches: images, float in [-1, 1] or bytes, `[N, C, H, H]`, points, float, `[N, D]`, or sounds, float,
+            `[N, 1, T]`. Default: what `recipe.data` names.
         out: folder of the run. Default: `recipe.out`, else the next free one under runs/.
 
     Under `torchrun` each process makes its own Trainer; a data set is shared out, a loader must give each process its
@@ -88,11 +85,11 @@ class Trainer:
         if recipe.threads is not None:
             torch.set_num_threads(recipe.threads)
         if data is None:
-            data = data_module.load(recipe.data, resolution=recipe.resolution, channels=recipe.channels)
+            data = recipe.load_data()
         self.data = data
         shape = feed.shape_of(data)
         recipe = self.recipe = recipe.for_data(shape, self.world.size)
-        self.machine = machine.choose(device, recipe.precision, recipe.channels_last, points=len(shape) == 1)
+        self.machine = machine.choose(device, recipe.precision, recipe.channels_last, points=len(shape) < 3)
         self.feed = feed.make(
             data,
             batch=recipe.batch,
@@ -123,7 +120,8 @@ class Trainer:
         self._read_at = (0, 0, 0.0)
 
     def step(self, batch: Any) -> StepStats:
-        """Train on a batch of real samples, `[N, C, H, H]` or `[N, D]`: the critic, the generator, the average.
+        """Train on a batch of real samples, `[N, C, H, H]`, `[N, D]` or `[N, 1, T]`: the critic, the generator, the
+        average.
 
         Where the recipe wants labels the batch is (samples, labels), labels `[N]` whole numbers or `[N, classes]`.
         """
@@ -341,9 +339,8 @@ class Trainer:
         if journal is None:
             return
         self._keep()
-        points = isinstance(self.data, data_module.PointDataset)
-        shown = self.sample(_PLOTTED_POINTS if len(self.feed.shape) == 1 else _GRID_IMAGES)
-        journal.snapshot(self.steps, shown, self.data.points[:_PLOTTED_POINTS] if points else None)
+        shown, real = self.recipe.preview(self.ema.module, self.data, self.feed.shape)
+        journal.snapshot(self.steps, shown, real, rate=getattr(self.ema.module, "rate", 0))
 
     def _keep(self) -> None:
         """Save, then point `latest` at it, then remove what is too old: in this order it can die anywhere."""
@@ -355,7 +352,7 @@ class Trainer:
 
     def _data_name(self) -> str:
         name = getattr(self.data, "name", type(self.data).__name__)
-        kind = "points" if len(self.feed.shape) == 1 else "images"
+        kind = ("points", "sounds", "images")[len(self.feed.shape) - 1]
         count = f"{len(self.data):,} {kind}" if hasattr(self.data, "__len__") else f"a stream of {kind}"
         return f"{name} ({count} of {'x'.join(map(str, self.feed.shape))})"
 
