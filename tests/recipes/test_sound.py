@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +15,9 @@ import torch
 from gan_fast import losses, recipes
 from gan_fast.cli import main
 from gan_fast.data import load_sounds
-from gan_fast.metrics import evaluate_vocoder
+from gan_fast.metrics import evaluate_sounds, evaluate_vocoder
 from gan_fast.models import build
-from gan_fast.sound import decode_wav, mel_l1
+from gan_fast.sound import decode_wav, mel_l1, speak
 from gan_fast.training import Trainer, checkpoint
 from sound.clips import folder, wav_bytes
 
@@ -201,7 +206,9 @@ def test_command_line_of_hifigan(beeps, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["vocode", "--run", "run", "--data", "speech", "--out", "back", "--griffin-lim"]) == 0
     assert "2 files, 0.4 seconds of sound" in capsys.readouterr().out
-    lengths = {p.relative_to("back").as_posix(): len(decode_wav(p.read_bytes())[0]) for p in Path("back").rglob("*.wav")}
+    lengths = {
+        p.relative_to("back").as_posix(): len(decode_wav(p.read_bytes())[0]) for p in Path("back").rglob("*.wav")
+    }
     assert lengths == {"deep/a.wav": 3000, "deep/a-griffin-lim.wav": 3000, "b.wav": 100, "b-griffin-lim.wav": 100}
     assert main(["generate", "--run", "run"]) == 1
     assert "holds a vocoder" in capsys.readouterr().err
@@ -218,3 +225,64 @@ def test_a_short_training_of_hifigan_halves_the_mel_error(beeps):
     assert report.mel_l1 < 0.5 * report.untrained_mel_l1
     assert report.griffin_lim_mel_l1 < report.untrained_mel_l1
     assert report.real_time_factor > 0 and report.seconds == pytest.approx(1.0, abs=0.1)
+
+
+WORKER = """
+import sys
+from gan_fast import recipes
+from gan_fast.training import Trainer
+trainer = Trainer(recipes.get(sys.argv[2], **eval(sys.argv[3])), out=sys.argv[1])
+assert trainer.world.size == 2
+assert trainer.fit().step == 12
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_equal_one(beeps, tmp_path, name):
+    """The distance between both ends is less than 1e-4 of the way they went. Crops, latents, shifts and the penalty's
+    places are those of the whole batch."""
+    recipe = recipes.get(name, data=str(beeps), precision="fp32", steps=12, **CASES[name])
+    start = Trainer(recipe)
+    begin = {"generator": start.generator.state_dict(), "critic": start.critic.state_dict()}
+    Trainer(recipe, out=tmp_path / "one").fit()
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    settings = {k: v for k, v in recipe.to_dict().items() if k != "out"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, str(script), str(tmp_path / "two"), name, repr(settings)]
+    subprocess.run(command, env=environment, check=True, timeout=600)
+    one, two = (checkpoint.load(checkpoint.latest(tmp_path / end)) for end in ("one", "two"))
+    assert all(
+        torch.equal(value, two.tensors["random"][key])
+        for key, value in one.tensors["random"].items()
+        if key != "generator_loss"
+    )
+    for network in ("generator", "critic"):
+        first, second, origin = one.tensors[network], two.tensors[network], begin[network]
+        # The Wasserstein loss does not depend on the critic's last bias: its gradient is rounding, which Adam scales.
+        names = [k for k in origin if not (name == "wavegan" and network == "critic" and k == "last.bias")]
+        gone = sum((first[k] - origin[k]).double().square().sum() for k in names)
+        apart = sum((first[k] - second[k]).double().square().sum() for k in names)
+        assert apart.sqrt() < 1e-4 * gone.sqrt(), f"{network}: {float(apart.sqrt() / gone.sqrt())}"
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed (apt install espeak-ng)")
+def test_speech_of_espeak_is_spoken_and_told_apart(tmp_path, capsys):
+    voices = ["--voices", "en-gb", "en-us", "--pitches", "40", "60", "--speeds", "230", "270"]
+    assert speak.main(["digits", str(tmp_path / "digits"), "--rate", "8000", *voices]) == 0
+    assert "80 clips at 8000 Hz" in capsys.readouterr().out
+    data = load_sounds(tmp_path / "digits", length=4096, rate=8000)
+    assert sorted(data.classes) == sorted(speak.DIGITS) and len(data) == 60 and len(data.held_out) == 20
+    report = evaluate_sounds(data.float_batch(torch.arange(len(data))), data)
+    assert report.accuracy >= 0.9 and report.recognised >= 0.8 and report.random_phases <= 0.1
+    assert report.evenness > 0.95
+    with pytest.raises(SystemExit):
+        speak.main(["digits", str(tmp_path / "digits")])
+
+
+def test_without_espeak_it_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert speak.main(["sentences", str(tmp_path / "none")]) == 1
+    assert "apt install espeak-ng" in capsys.readouterr().err
