@@ -36,7 +36,7 @@ DEFAULT_SOUNDS = 1000
 DEFAULT_VOCODED = 32
 _KEPT = 0.95
 _HEARINGS = 4
-_EPOCHS = 30
+_EPOCHS, _LEAST_STEPS = 30, 150
 _BATCH = 64
 _SMOOTHING = 0.1  # so that probabilities do not saturate, and t tells clips apart
 _LONGEST_SECONDS = 4.0
@@ -51,7 +51,7 @@ class Listener(nn.Module):
         self.mel = MelSpectrogram(settings)
         layers: list[nn.Module] = []
         for before, after in ((1, width), (width, 2 * width), (2 * width, 4 * width)):
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
+            layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), nn.BatchNorm2d(after), nn.ReLU()]
         # Three looks at the course of time, all at once of frequency.
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d((4, 3)), nn.Flatten(), nn.Dropout(0.2))
         self.last = nn.Linear(4 * width * 12, classes + 1)
@@ -90,7 +90,7 @@ def train_listener(data: SoundDataset, progress: Callable[[str], None] | None = 
         torch.default_generator.manual_seed(0)
         stream = torch.Generator().manual_seed(0)
         listener = Listener(hearing(data.rate, bands=40), len(data.classes)).train()
-        steps = _EPOCHS * math.ceil(len(data) / _BATCH)
+        steps = max(_LEAST_STEPS, _EPOCHS * math.ceil(len(data) / _BATCH))
         optimizer = torch.optim.Adam(listener.parameters(), 2e-3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
         for _ in range(steps):

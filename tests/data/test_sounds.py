@@ -14,17 +14,17 @@ from sound.clips import folder, tone, write
 
 def test_a_folder_of_classes(tmp_path):
     root = folder(tmp_path / "beeps", 8000, 1024)
-    (root / "train" / "tone" / "notes.txt").write_text("not a sound")
-    (root / "train" / "tone" / "broken.wav").write_bytes(b"RIFF....WAVE")
-    write(root / "train" / "tone" / "silent.wav", torch.zeros(100), 8000)
+    (root / "train" / "rise" / "notes.txt").write_text("not a sound")
+    (root / "train" / "rise" / "broken.wav").write_bytes(b"RIFF....WAVE")
+    write(root / "train" / "rise" / "silent.wav", torch.zeros(100), 8000)
     data = load_sounds(root, length=1024, rate=8000)
-    assert (len(data), len(data.held_out), data.shape, data.classes) == (24, 12, (1, 1024), ("chirp", "tone"))
+    assert (len(data), len(data.held_out), data.shape, data.classes) == (24, 12, (1, 1024), ("fall", "rise"))
     assert {reason: len(names) for reason, names in data.skipped.items()} == {
         "not a wav file": 1,
         "a wav file without a header or without samples": 1,
         "silent from beginning to end": 1,
     }
-    assert data.label_batch(torch.tensor([0, 23])).tolist() == [0, 1] and data.files[0] == "train/chirp/000.wav"
+    assert data.label_batch(torch.tensor([0, 23])).tolist() == [0, 1] and data.files[0] == "train/fall/000.wav"
     batch = data.float_batch(torch.tensor([0, 5]))
     assert batch.shape == (2, 1, 1024) and batch.abs().max() <= 1
     # File 5 is 35 samples shorter than a clip.

@@ -26,14 +26,14 @@ def write(path: Path, samples: torch.Tensor, rate: int) -> None:
 
 
 def folder(root: Path, rate: int, length: int, count: int = 12) -> Path:
-    """Two classes, tones and chirps, `count` of each to train on and half as many held out."""
+    """Two classes, rising and falling chirps, `count` of each to train on and half as many held out."""
     stream = torch.Generator().manual_seed(0)
     for split, several in (("train", count), ("test", count // 2)):
         for k in range(several):
-            u, phase = torch.rand(2, generator=stream).tolist()
-            own = length - 7 * k
-            write(root / split / "tone" / f"{k:03d}.wav", tone((0.05 + 0.05 * u) * rate, own, rate, 6 * phase), rate)
-            write(root / split / "chirp" / f"{k:03d}.wav", chirp(0.1 * u * rate, 0.3 * rate, own, rate), rate)
+            low, high = (0.1 * rate * torch.rand(2, generator=stream)).tolist()
+            ends, own = (low, 0.25 * rate + high), length - 7 * k
+            write(root / split / "rise" / f"{k:03d}.wav", chirp(*ends, own, rate), rate)
+            write(root / split / "fall" / f"{k:03d}.wav", chirp(*ends[::-1], own, rate), rate)
     return root
 
 
