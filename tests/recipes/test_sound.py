@@ -62,13 +62,13 @@ def train(trainer, steps):
 def test_resume_is_bit_for_bit(beeps, tmp_path, name, precision):
     recipe = recipes.get(name, data=str(beeps), precision=precision, **CASES[name])
     straight, first = Trainer(recipe), Trainer(recipe)
-    train(straight, 6)
-    train(first, 3)
+    train(straight, 4)
+    train(first, 2)
     first.recipe.preview(first.ema.module, first.data, first.feed.shape)  # to be looked at: it must not move the run
     first.save(tmp_path / "half")
     torch.manual_seed(99)  # nothing may depend on torch's global generator
     second = Trainer.resume(tmp_path / "half")
-    stats = train(second, 3)
+    stats = train(second, 2)
     a, b = everything(straight), everything(second)
     assert a.keys() == b.keys() and [k for k in a if not torch.equal(a[k], b[k])] == []
     assert all(value.isfinite().all() for value in a.values() if value.is_floating_point())
@@ -108,7 +108,7 @@ def test_hifigans_losses_are_their_formulas(beeps):
     recipe = recipes.get("hifigan", data=str(beeps), precision="fp32", **HIFIGAN, lr=1e-12, weight_decay=0.0)
     trainer = Trainer(recipe)
     generator, critic, real = trainer.generator, trainer.critic, trainer.feed.next()
-    train(trainer, 10)  # the spectral norm's vectors settle
+    train(trainer, 6)  # the spectral norm's vectors settle
     with torch.no_grad():
         fake = generator(generator.mel(real))
         (of_real, real_features), (of_fake, fake_features) = critic(real), critic(fake)
@@ -316,9 +316,10 @@ def test_without_espeak_it_says_so(tmp_path, monkeypatch, capsys):
 
 
 def test_a_short_training_of_wavegan_brings_the_spectrum_near(beeps):
-    """Mean difference of log energies by band, samples to real clips.
+    """Mean difference of log energies by band, samples to real clips: measured 1.7, untrained 6.6, the bound is 2.6.
 
-    FIGURES
+    Broken versions, same measure: frozen generator 6.6, frozen critic 3.8, sign of the generator's loss flipped 3.4,
+    real and fake exchanged in the critic's loss 4.3.
     """
     settings = {**WAVEGAN, "batch": 16, "base_channels": 8, "lr_g": 1e-3, "lr_d": 1e-3, "beta1": 0.0, "ema_kimg": 0.5}
     trainer = Trainer(recipes.get("wavegan", data=str(beeps), precision="fp32", **settings))
@@ -330,4 +331,4 @@ def test_a_short_training_of_wavegan_brings_the_spectrum_near(beeps):
     real = bands(trainer.data.float_batch(torch.arange(len(trainer.data))))
     start = float((bands(trainer.sample(64)) - real).abs().mean())
     train(trainer, 120)
-    assert float((bands(trainer.sample(64)) - real).abs().mean()) < 0.5 * start
+    assert float((bands(trainer.sample(64)) - real).abs().mean()) < 0.4 * start
