@@ -16,11 +16,12 @@ import gan_fast
 COMMANDS = {
     "train": ("gan_fast.cli.train", "train a recipe; with no arguments, dcgan on the built-in digits"),
     "resume": ("gan_fast.cli.resume", "go on with a run as if it had never stopped"),
-    "generate": ("gan_fast.cli.generate", "write images from a run: PNGs and a grid"),
+    "generate": ("gan_fast.cli.generate", "write images from a run: PNGs and a grid; of sounds, wav files"),
     "translate": ("gan_fast.cli.translate", "pictures through a cyclegan or pix2pix run, either way"),
     "interpolate": ("gan_fast.cli.interpolate", "walk from seed to seed: a grid, a GIF or an MP4"),
     "edit": ("gan_fast.cli.edit", "move pictures along directions found in the weights (stylegan2)"),
     "project": ("gan_fast.cli.project", "find the styles of a picture (stylegan2)"),
+    "vocode": ("gan_fast.cli.vocode", "send wav files through a trained hifigan: sound to mel to sound"),
     "evaluate": ("gan_fast.cli.evaluate", "measure the quality of a run, beside its baselines"),
     "export": ("gan_fast.cli.export", "the generator as torch.export or ONNX, checked, to run without gan_fast"),
     "convert": ("gan_fast.cli.convert", "turn a StyleGAN2 .pkl into safetensors, running nothing of it"),

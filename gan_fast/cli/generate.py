@@ -11,13 +11,14 @@ from gan_fast.cli import UsageError
 from gan_fast.cli.generator import StyleOptions
 from gan_fast.cli.numbers import parse_numbers
 from gan_fast.cli.parse import parse
-from gan_fast.training import pictures
+from gan_fast.training import pictures, sounds
 from gan_fast.training.control import Control
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Generate(StyleOptions):
-    """Write samples of a trained generator: one PNG for each seed and a grid of all; points as a table and a plot."""
+    """Write samples of a trained generator: one PNG for each seed and a grid of all; points as a table and a plot;
+    sounds as wav files and a picture of their spectrograms."""
 
     count: int = 64
     """How many samples: seeds seed, seed + 1, ..."""
@@ -61,6 +62,11 @@ def main(argv: Sequence[str]) -> int:
     if samples.ndim == 2:
         table, plot = pictures.save_points(options.out, samples, seeds)
         print(f"{len(seeds)} points of {control.source}: {table}, plotted in {plot}")
+        return 0
+    if samples.ndim == 3:
+        paths = sounds.save_each(options.out, samples, control.rate, seeds)
+        seen = options.out / "spectrograms.png"
+        print(f"{len(seeds)} sounds of {control.source}: {paths[0]} to {paths[-1].name}, all seen in {seen}")
         return 0
     paths = pictures.save_each(options.out, samples, seeds)
     print(f"{len(seeds)} images of {control.source}: {paths[0]} to {paths[-1].name}, all in {options.out / 'grid.png'}")

@@ -10,6 +10,7 @@ from gan_fast.data.packing import Packed
 from gan_fast.data.pairs import PairDataset, load_pairs
 from gan_fast.data.points import PointDataset
 from gan_fast.data.sampler import Batch, BatchSampler
+from gan_fast.data.sounds import SoundDataset, load_sounds
 from gan_fast.data.toy import TOYS, Toy
 
 __all__ = [
@@ -23,9 +24,11 @@ __all__ = [
     "PairDataset",
     "PointDataset",
     "PointReport",
+    "SoundDataset",
     "Toy",
     "inspect",
     "load",
     "load_pairs",
+    "load_sounds",
     "pack",
 ]

@@ -16,10 +16,12 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """indices: int64 `[B]` into the data set. flip: bool `[B]`, which to mirror, or None."""
+    """indices: int64 `[B]` into the data set. flip: bool `[B]`, which to mirror, or None. crop: fp64 `[B]` in [0, 1),
+    which part of each to take, or None."""
 
     indices: Tensor
     flip: Tensor | None
+    crop: Tensor | None = None
 
 
 class BatchSampler:
@@ -31,9 +33,20 @@ class BatchSampler:
         seed: of the order and of the flips.
         rank, world: this process and how many there are; `world` divides `batch`.
         flip: mirror each sample with probability 1/2, drawn by sample number so that it resumes exactly.
+        crop: say for each sample which part of it to take, drawn in the same way.
     """
 
-    def __init__(self, n: int, batch: int, seed: int = 0, *, rank: int = 0, world: int = 1, flip: bool = False) -> None:
+    def __init__(
+        self,
+        n: int,
+        batch: int,
+        seed: int = 0,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        flip: bool = False,
+        crop: bool = False,
+    ) -> None:
         if n < 1:
             raise ValueError(f"n must be at least 1 image; got {n}")
         if batch < 1 or batch % world:
@@ -41,6 +54,7 @@ class BatchSampler:
         if not 0 <= rank < world:
             raise ValueError(f"rank must be in 0..{world - 1}; got {rank}")
         self.n, self.batch, self.seed, self.rank, self.world, self.flip = n, batch, seed, rank, world, flip
+        self.crop = crop
         self.epoch, self.offset = 0, 0
         self._epochs: dict[int, Batch] = {}
 
@@ -60,19 +74,23 @@ class BatchSampler:
         pieces = []
         while count > 0:
             epoch, offset = divmod(start, self.n)
-            indices, flip = self._epoch(epoch)
+            whole = self._epoch(epoch)
             taken = slice(offset, min(offset + count, self.n))
-            pieces.append(Batch(indices[taken], None if flip is None else flip[taken]))
+            flip, crop = (None if part is None else part[taken] for part in whole[1:])
+            pieces.append(Batch(whole.indices[taken], flip, crop))
             start, count = start + taken.stop - taken.start, count - (taken.stop - taken.start)
         flips = [piece.flip for piece in pieces if piece.flip is not None]
-        return Batch(torch.cat([piece.indices for piece in pieces]), torch.cat(flips) if flips else None)
+        crops = [piece.crop for piece in pieces if piece.crop is not None]
+        indices = torch.cat([piece.indices for piece in pieces])
+        return Batch(indices, torch.cat(flips) if flips else None, torch.cat(crops) if crops else None)
 
     def _epoch(self, epoch: int) -> Batch:
         if epoch not in self._epochs:
             generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
             indices = torch.randperm(self.n, generator=generator)
             flip = torch.rand(self.n, generator=generator) < 0.5 if self.flip else None
-            self._epochs[epoch] = Batch(indices, flip)
+            crop = torch.rand(self.n, generator=generator, dtype=torch.float64) if self.crop else None
+            self._epochs[epoch] = Batch(indices, flip, crop)
         return self._epochs[epoch]
 
     def state_dict(self) -> dict[str, int]:

@@ -8,18 +8,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from gan_fast.models import cgan, cyclegan, dcgan, ddgan, mlp, pix2pix, r3gan, stylegan2, timesteps
+from gan_fast.models import cgan, cyclegan, dcgan, ddgan, hifigan, mlp, pix2pix, r3gan, stylegan2, timesteps, wavegan
 
 _BUILDERS: dict[str, Callable[..., tuple[nn.Module, nn.Module]]] = {
     "cgan": cgan.build,
     "cyclegan": cyclegan.build,
     "dcgan": dcgan.build,
     "ddgan": ddgan.build,
+    "hifigan": hifigan.build,
     "mlp": mlp.build,
     "pix2pix": pix2pix.build,
     "r3gan": r3gan.build,
     "stylegan2": stylegan2.build,
     "timesteps": timesteps.build,
+    "wavegan": wavegan.build,
 }
 
 __all__ = ["build", "classes_of", "names"]

@@ -10,16 +10,32 @@ from gan_fast.recipes.dcgan import DCGAN
 from gan_fast.recipes.ddgan import DDGAN
 from gan_fast.recipes.diffusion_gan import DiffusionGAN
 from gan_fast.recipes.gan import GAN
+from gan_fast.recipes.hifigan import HiFiGAN
 from gan_fast.recipes.pix2pix import Pix2Pix
 from gan_fast.recipes.r3gan import R3GAN
 from gan_fast.recipes.stylegan2 import StyleGAN2
+from gan_fast.recipes.wavegan import WaveGAN
 from gan_fast.recipes.wgan import WGAN
 from gan_fast.recipes.wgan_gp import WGANGP
 from gan_fast.training.recipe import Recipe
 
 _RECIPES: dict[str, type[Recipe]] = {
     recipe.name: recipe
-    for recipe in (CGAN, CycleGAN, DCGAN, DDGAN, DiffusionGAN, GAN, Pix2Pix, R3GAN, StyleGAN2, WGAN, WGANGP)
+    for recipe in (
+        CGAN,
+        CycleGAN,
+        DCGAN,
+        DDGAN,
+        DiffusionGAN,
+        GAN,
+        HiFiGAN,
+        Pix2Pix,
+        R3GAN,
+        StyleGAN2,
+        WaveGAN,
+        WGAN,
+        WGANGP,
+    )
 }
 
 __all__ = [
@@ -32,9 +48,11 @@ __all__ = [
     "WGANGP",
     "CycleGAN",
     "DiffusionGAN",
+    "HiFiGAN",
     "Pix2Pix",
     "Recipe",
     "StyleGAN2",
+    "WaveGAN",
     "get",
     "names",
 ]

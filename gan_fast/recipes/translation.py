@@ -10,14 +10,14 @@ import math
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gan_fast.data import PairDataset, load_pairs
 from gan_fast.models.patch import default_layers
 from gan_fast.recipes.networks import adam
 from gan_fast.training import translation
 from gan_fast.training.ema import EMA
-from gan_fast.training.recipe import Budget, Recipe
+from gan_fast.training.recipe import Budget, Preview, Recipe
 from gan_fast.training.step import Step
 
 # Rows of samples.png.
@@ -170,11 +170,12 @@ class TranslationRecipe(Recipe):
         """Which the generator translates."""
         return translation.DIRECTIONS
 
-    def picture(self, average: nn.Module, data: Any) -> tuple[Tensor, int] | None:
+    def preview(self, average: nn.Module, data: Any, shape: tuple[int, ...]) -> Preview:
         """Rows of input, output, and what the other generator makes of that, or the right output where it is known."""
         if not isinstance(data, PairDataset):
-            return None
-        return translation.table(average, data.held_out or data, self.directions(), _SHOWN)
+            return Preview(torch.zeros(0, *shape))
+        images, in_row = translation.table(average, data.held_out or data, self.directions(), _SHOWN)
+        return Preview(images, in_row=in_row)
 
 
 def network_settings(recipe: TranslationRecipe) -> dict[str, Any]:

@@ -58,6 +58,11 @@ class Control:
         """How many classes the generator was trained on; 0 if it knows none."""
         return models.classes_of(self.generator)
 
+    @property
+    def rate(self) -> int:
+        """Samples per second of the sounds it makes; 0 for anything else."""
+        return int(getattr(self.generator, "rate", 0))
+
     def style_generator(self, wanted_for: str) -> stylegan2.Generator:
         """The generator, where it has styles; ValueError that says what has none."""
         if not isinstance(self.generator, stylegan2.Generator):
@@ -68,6 +73,8 @@ class Control:
 
     def latents(self, seeds: Sequence[int]) -> Tensor:
         """`[N, D]`."""
+        if not self.latent_size:
+            raise ValueError(f"{self.source} holds a vocoder, which makes sound from sound: use `gan-fast vocode`")
         return seeded_latents(seeds, self.latent_size).to(self.device)
 
     def labels(self, seeds: Sequence[int], classes: Sequence[int] = ()) -> Tensor:

@@ -15,15 +15,21 @@ from gan_fast.data.stacked import NAME as STACKED_DIGITS
 from gan_fast.metrics import (
     DEFAULT_POINTS,
     DEFAULT_SAMPLES,
+    DEFAULT_SOUNDS,
     DEFAULT_STACKED,
+    DEFAULT_VOCODED,
     ModeReport,
     QualityReport,
+    SoundReport,
     StackedReport,
     TranslationReport,
+    VocoderReport,
     evaluate_points,
     evaluate_samples,
+    evaluate_sounds,
     evaluate_stacked,
     evaluate_translation,
+    evaluate_vocoder,
 )
 from gan_fast.metrics.fidelity import (
     FEWEST,
@@ -37,13 +43,14 @@ from gan_fast.metrics.fidelity import (
 )
 from gan_fast.metrics.inception import Inception
 from gan_fast.metrics.manifolds import PrecisionRecall
+from gan_fast.models import build, hifigan
 from gan_fast.training.checkpoint import CheckpointError, point_best, read_best, write_file
 from gan_fast.training.folder import RunFolder, run_of
 from gan_fast.training.sampling import Sampler
 from gan_fast.training.translation import Translator
 
 Progress = Callable[[str], None] | None
-OwnReport = QualityReport | ModeReport | StackedReport | TranslationReport
+OwnReport = QualityReport | ModeReport | StackedReport | TranslationReport | SoundReport | VocoderReport
 
 
 class Judgement(NamedTuple):
@@ -174,7 +181,11 @@ def evaluate_run(
     *,
     count: int | None = None,
     seed: int = 0,
-    data: data_module.ImageDataset | data_module.PairDataset | data_module.PointDataset | None = None,
+    data: data_module.ImageDataset
+    | data_module.PairDataset
+    | data_module.PointDataset
+    | data_module.SoundDataset
+    | None = None,
     device: str = "cpu",
     progress: Progress = None,
     metrics: Sequence[str] | None = None,
@@ -182,12 +193,15 @@ def evaluate_run(
 ) -> tuple[Judgement, Path]:
     """The judgement on `count` samples of a run or checkpoint, and the JSON file it was written to.
 
-    `count` is by default 2,000 images, 10,000 points or 26,000 stacked digits. `data` is the training set; by default
-    the recipe's is loaded again. `metrics` and `inception_weights` are by default the recipe's.
+    `count` is by default 2,000 images, 10,000 points, 26,000 stacked digits or 1,000 sounds; of a vocoder the number of
+    held-out sounds, 32. `data` is the training set; by default the recipe's is loaded again. `metrics` and
+    `inception_weights` are by default the recipe's.
     """
+    from gan_fast import recipes  # the layer above: a checkpoint names its recipe
+
     sampler = Sampler(path, device)
     settings = sampler.state["recipe"]["settings"]
-    if not sampler.latent_size:
+    if not sampler.latent_size and not isinstance(sampler.generator, hifigan.Generator):
         report = _evaluate_translator(Translator(path, device), data, count, progress)
         judgement = Judgement(max(f.images for f in report.directions.values()), report)
         return judgement, write_judgement(judgement, sampler.folder, seed)
@@ -196,7 +210,12 @@ def evaluate_run(
             raise CheckpointError(
                 f"{path} was trained on data given as an object, which cannot be loaded again: pass it as data="
             )
-        data = data_module.load(settings["data"], resolution=settings["resolution"], channels=settings["channels"])
+        recipe = sampler.state["recipe"]
+        data = recipes.get(recipe["name"], **recipe["settings"]).load_data()
+    if isinstance(data, data_module.SoundDataset):
+        heard = _evaluate_sounds(sampler, data, count, seed, progress)
+        judgement = Judgement(heard.samples if isinstance(heard, SoundReport) else heard.sounds, heard)
+        return judgement, write_judgement(judgement, sampler.folder, seed)
     assert not isinstance(data, data_module.PairDataset)
     judge = Judge(
         data,
@@ -232,6 +251,19 @@ def keep_if_best(run: Path, checkpoint: Path, judgement: Judgement, metric: str)
             return False
     point_best(run, checkpoint, {**judged, "figures": judgement.figures})
     return True
+
+
+def _evaluate_sounds(
+    sampler: Sampler, data: data_module.SoundDataset, count: int | None, seed: int, progress: Progress
+) -> SoundReport | VocoderReport:
+    if isinstance(sampler.generator, hifigan.Generator):
+        # What the run's first checkpoint held.
+        settings, model = sampler.state["recipe"]["settings"], sampler.state["model"]
+        untrained, _ = build(model["name"], seed=settings["seed"], **model["config"])
+        assert isinstance(untrained, hifigan.Generator)
+        return evaluate_vocoder(sampler.generator, untrained, data, count or DEFAULT_VOCODED)
+    seeds = range(seed, seed + (count or DEFAULT_SOUNDS))
+    return evaluate_sounds(sampler.samples(seeds), data, progress=progress)
 
 
 def pairs_of(translator: Translator) -> data_module.PairDataset:

@@ -1,7 +1,7 @@
 """Endless batches of real samples on the device, from a data set of gan_fast, any map-style data set, or a loader.
 
-A sample is an image `[C, H, W]`, two of them, `[2 C, H, W]`, or a point `[D]`; a feed's `shape` says which, and its
-`classes` how many kinds of sample are labelled, 0 without labels.
+A sample is an image `[C, H, W]`, two of them, `[2 C, H, W]`, a point `[D]` or a sound `[1, T]`; a feed's `shape` says
+which, and its `classes` how many kinds of sample are labelled, 0 without labels.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from gan_fast.data import BatchSampler, ImageDataset, PairDataset, PointDataset
+from gan_fast.data import BatchSampler, ImageDataset, PairDataset, PointDataset, SoundDataset
 from gan_fast.training.distributed import World
+
+_OURS = (ImageDataset, PairDataset, PointDataset, SoundDataset)
 
 
 class Feed(Protocol):
@@ -31,12 +33,12 @@ class Feed(Protocol):
 
 
 def _is_dataset(data: Any) -> bool:
-    return isinstance(data, (ImageDataset, PointDataset)) or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
+    return isinstance(data, _OURS) or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
 
 
 def shape_of(data: Any) -> tuple[int, ...]:
     """Of one sample of whatever `Trainer(data=...)` was given."""
-    if isinstance(data, (ImageDataset, PairDataset, PointDataset)):
+    if isinstance(data, _OURS):
         return data.shape
     cpu = torch.device("cpu")
     if _is_dataset(data):
@@ -66,7 +68,8 @@ def make(data: Any, *, batch: int, seed: int, flip: bool, device: torch.device, 
     if isinstance(data, PairDataset):
         return PairFeed(data, batch, seed, flip, device, world)
     if _is_dataset(data):
-        sampler = BatchSampler(len(data), batch, seed, rank=world.rank, world=world.size, flip=flip)
+        crop = isinstance(data, SoundDataset)
+        sampler = BatchSampler(len(data), batch, seed, rank=world.rank, world=world.size, flip=flip, crop=crop)
         return DatasetFeed(data, sampler, device, shape, classes)
     return LoaderFeed(data, device, shape, classes)
 
@@ -80,15 +83,17 @@ class DatasetFeed:
         self.data = data
         self.sampler = sampler
         self.device = device
-        self.ours = isinstance(data, (ImageDataset, PointDataset))
+        self.ours = isinstance(data, _OURS)
         self.shape, self.classes = shape, classes
-        if sampler.flip and len(self.shape) == 1:
-            raise ValueError("flip mirrors images, and the data given holds points: train without it")
+        if sampler.flip and len(self.shape) < 3:
+            kind = "points" if len(self.shape) == 1 else "sounds"
+            raise ValueError(f"flip mirrors images, and the data given holds {kind}: train without it")
 
     def next(self) -> Any:
         batch = next(self.sampler)
         if self.ours:
-            own = self.data.float_batch(batch.indices, self.device, flip=batch.flip)
+            where = {} if batch.crop is None else {"crop": batch.crop}
+            own = self.data.float_batch(batch.indices, self.device, flip=batch.flip, **where)
             return (own, self.data.label_batch(batch.indices, self.device)) if self.classes else own
         items = [self.data[i] for i in batch.indices.tolist()]
         samples = torch.cat([to_samples(item, self.device, batched=False) for item in items])
@@ -186,7 +191,8 @@ class LoaderFeed:
 
 
 def to_samples(batch: Any, device: torch.device, *, batched: bool = True) -> Tensor:
-    """The samples of a batch, fp32 on `device`: images `[N, C, H, W]` in [-1, 1], or points `[N, D]` as they are.
+    """The samples of a batch, fp32 on `device`: images `[N, C, H, W]` in [-1, 1], or points `[N, D]` and sounds
+    `[N, 1, T]` as they are.
 
     A batch is a tensor, or a tuple, list or dict that holds one first. Bytes are scaled; floating point is taken as it
     is. With `batched=False`, one sample becomes a batch.
@@ -198,14 +204,17 @@ def to_samples(batch: Any, device: torch.device, *, batched: bool = True) -> Ten
     if not isinstance(batch, Tensor):
         raise ValueError(f"a batch must be a tensor of images or hold one first, got {type(batch).__name__}")
     samples = batch if batched else batch[None]
-    if samples.ndim not in (2, 4):
-        raise ValueError(f"samples must be points, [N, D], or images, [N, C, H, W], got {list(samples.shape)}")
+    sound = samples.ndim == 3 and samples.shape[1] == 1
+    if samples.ndim not in (2, 4) and not sound:
+        raise ValueError(
+            f"samples must be points, [N, D], images, [N, C, H, W], or sounds, [N, 1, T], got {list(samples.shape)}"
+        )
     samples = samples.to(device, non_blocking=True)
     if samples.dtype == torch.uint8 and samples.ndim == 4:
         return samples.to(torch.float32).div_(127.5).sub_(1.0)
     if not samples.is_floating_point():
         raise ValueError(
-            f"images must be bytes, or floating point in [-1, 1], points floating point, got {batch.dtype}"
+            f"images must be bytes, or floating point in [-1, 1], sounds and points floating point, got {batch.dtype}"
         )
     return samples.to(torch.float32)
 

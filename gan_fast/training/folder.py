@@ -3,7 +3,7 @@
 RUN/latest                       names the newest checkpoint
 RUN/best                         names the best, where samples are judged while it trains
 RUN/checkpoints/000012800/       see gan_fast.training.checkpoint; named by critic steps
-RUN/samples.png  losses.png      refreshed at every snapshot
+RUN/samples.png  losses.png      refreshed at every snapshot; of sounds, samples/*.wav too
 RUN/log.jsonl                    one line of losses per reading
 RUN/tensorboard/                 the same for TensorBoard
 RUN/warnings.jsonl               one line for each warning: what, when, the figures, and its picture

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from gan_fast.training import sounds
 from gan_fast.training.checkpoint import write_file
 from gan_fast.training.folder import RunFolder
 from gan_fast.training.pictures import grid, plot, save_curves, save_grid, save_png
@@ -102,13 +103,17 @@ class Journal:
         real: Tensor | None = None,
         figures: Mapping[str, float] | None = None,
         in_row: int | None = None,
+        rate: int = 0,
     ) -> None:
-        """Refresh the pictures with samples: images `[N, C, H, W]` in [-1, 1], or points `[N, D]` over real ones."""
+        """Refresh the pictures with samples: images `[N, C, H, W]` in [-1, 1], points `[N, D]` over real ones, or
+        sounds `[N, 1, T]` of `rate` samples per second below real ones."""
         for name, value in (figures or {}).items():
             self._board.add_scalar(name, value, step)
         if samples.ndim == 4:
             picture = grid(samples, in_row)
             save_grid(self.folder.samples, samples, in_row)
+        elif samples.ndim == 3:
+            picture = grid(sounds.snapshot(self.folder.samples, samples, rate, real))
         else:
             picture = plot(samples, real)
             save_png(self.folder.samples, picture)

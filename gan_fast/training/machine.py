@@ -14,7 +14,8 @@ On CUDA both follow what the tensor cores want: bf16 from compute capability 8.0
 bf16 means autocast: weights, optimiser, average and losses stay in fp32.
 
 Points are coordinates, not pixels: bf16's eight bits would blur them by more than the width of a mode, so they are
-fp32 unless asked otherwise, and one has no channels to put last.
+fp32 unless asked otherwise, and one has no channels to put last. So are waveforms, whose quiet parts lie far below
+their loud ones; torch has no channels-last order for them.
 
 CPU threads: up to a side of 16 the convolutions are so short that threads mostly wait for each other. One thread trains
 the digits' 700 kimg in 95 seconds; two threads on cores that others used too fell to 8 steps in 10 seconds.

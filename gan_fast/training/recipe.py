@@ -14,10 +14,14 @@ from gan_fast.losses import AdversarialLoss
 from gan_fast.metrics.fidelity import Metric, check_metrics
 from gan_fast.training.ema import EMA
 from gan_fast.training.machine import Machine
+from gan_fast.training.sampling import sample
 from gan_fast.training.step import AdversarialStep, Penalties, Players, Step
 from gan_fast.training.techniques import Techniques
 
 __all__ = ["Budget", "Penalties", "Recipe"]
+
+_GRID_IMAGES = 100
+_PLOTTED_POINTS = 2500
 
 
 class Budget(NamedTuple):
@@ -36,6 +40,20 @@ class Budget(NamedTuple):
         parts += [f"{self.images / 1000:,.0f} kimg"] if self.images < math.inf else []
         parts += [f"{self.seconds:,.0f} seconds"] if self.seconds < math.inf else []
         return " or ".join(parts)
+
+
+def shown_count(shape: tuple[int, ...]) -> int:
+    """How many samples of `shape` a snapshot shows."""
+    return _PLOTTED_POINTS if len(shape) == 1 else _GRID_IMAGES
+
+
+class Preview(NamedTuple):
+    """What a snapshot shows: images `[N, C, H, W]`, `in_row` of them in each row, points `[N, D]` or sounds
+    `[N, 1, T]`, and real ones to be shown with them."""
+
+    samples: Tensor
+    real: Tensor | None = None
+    in_row: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -184,10 +202,6 @@ class Recipe:
         """What `data` names, as `Trainer(data=...)` takes it."""
         return data_module.load(self.data, resolution=self.resolution, channels=self.channels)
 
-    def picture(self, average: nn.Module, data: Any) -> tuple[Tensor, int] | None:
-        """What samples.png shows of the averaged generator: images and how many in a row; None for samples of it."""
-        return None
-
     def wants_labels(self) -> bool:
         """Whether the networks are given the class of each sample."""
         return False
@@ -258,6 +272,12 @@ class Recipe:
     def techniques(self) -> Techniques:
         """None of them unless a recipe says so."""
         return Techniques()
+
+    def preview(self, average: nn.Module, data: Any, shape: tuple[int, ...]) -> Preview:
+        """What a snapshot shows of the averaged generator."""
+        count = shown_count(shape)
+        real = data.points[:count] if isinstance(data, data_module.PointDataset) else None
+        return Preview(sample(average, range(count), self.latent_size(shape)), real)
 
     def follow(
         self,

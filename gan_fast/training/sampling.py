@@ -50,7 +50,8 @@ def require_latents(latent_size: int, source: object = "this") -> None:
 def sample(
     generator: nn.Module, seeds: Sequence[int], latent_size: int, classes: Sequence[int] | None = None
 ) -> Tensor:
-    """Images `[N, C, H, W]` in [-1, 1], or points `[N, D]`, fp32 on the CPU, from a generator in evaluation mode.
+    """Images `[N, C, H, W]` in [-1, 1], points `[N, D]` or sounds `[N, 1, T]`, fp32 on the CPU, from a generator in
+    evaluation mode.
 
     A conditional generator draws one class for each seed, `classes`, or by default class s mod their number for seed s.
     """

@@ -24,13 +24,10 @@ from gan_fast.training.ema import EMA
 from gan_fast.training.evaluation import Judge, Judgement, keep_if_best, write_judgement
 from gan_fast.training.interrupt import interrupts
 from gan_fast.training.journal import Journal, Reading, read_warnings
-from gan_fast.training.recipe import Recipe
+from gan_fast.training.recipe import Preview, Recipe, shown_count
 from gan_fast.training.sampling import requested_classes, sample
 from gan_fast.training.step import Latents, Players, StepStats
 from gan_fast.training.watch import Alarm, Watch, chance_loss, network_norm, norm_of
-
-_GRID_IMAGES = 100
-_PLOTTED_POINTS = 2500
 
 
 class NonFiniteError(RuntimeError):
@@ -79,9 +76,10 @@ class Trainer:
 
     Args:
         recipe: from `gan_fast.recipes.get`.
-        data: an `ImageDataset`, a `PointDataset`, a data set with len() and [], or an iterable of batches: images,
-            float in [-1, 1] or bytes, `[N, C, H, H]`, or points, float, `[N, D]`. A `PairDataset`, or batches of two
-            pictures `[N, 2 C, H, W]`, for recipes that translate. Default: what `recipe.data` names.
+        data: an `ImageDataset`, a `PointDataset`, a `SoundDataset`, a data set with len() and [], or an iterable of
+            batches: images, float in [-1, 1] or bytes, `[N, C, H, H]`, points, float, `[N, D]`, or sounds, float,
+            `[N, 1, T]`. A `PairDataset`, or batches of two pictures `[N, 2 C, H, W]`, for recipes that translate.
+            Default: what `recipe.data` names.
         out: folder of the run. Default: `recipe.out`, else the next free one under runs/.
 
     Under `torchrun` each process makes its own Trainer; a data set is shared out, a loader must give each process its
@@ -105,7 +103,7 @@ class Trainer:
         self.data = data
         shape = feed.shape_of(data)
         recipe = self.recipe = recipe.for_data(shape, self.world.size)
-        self.machine = machine.choose(device, recipe.precision, recipe.channels_last, points=len(shape) == 1)
+        self.machine = machine.choose(device, recipe.precision, recipe.channels_last, points=len(shape) < 3)
         self.feed = feed.make(
             data,
             batch=recipe.batch,
@@ -151,7 +149,8 @@ class Trainer:
         self._read_at = (0, 0, 0.0)
 
     def step(self, batch: Any) -> StepStats:
-        """Train on a batch of real samples, `[N, C, H, W]` or `[N, D]`: the critic, the generator, the average.
+        """Train on a batch of real samples, `[N, C, H, W]`, `[N, D]` or `[N, 1, T]`: the critic, the generator, the
+        average.
 
         Where the recipe wants labels the batch is (samples, labels), labels `[N]` whole numbers or `[N, classes]`.
         """
@@ -399,31 +398,27 @@ class Trainer:
         if journal is None:
             return
         self._keep()
-        picture = self.recipe.picture(self.ema.module, self.data)
-        if picture is not None:
-            journal.snapshot(self.steps, picture[0], in_row=picture[1])
-            return
-        shown = self._shown_samples()
-        sizes = {"generator": network_norm(self.generator), "critic": network_norm(self.critic)}
-        alarms, figures = self.watch.snapshot(self.images, self._fraction(), shown, self._real_samples(), sizes)
-        journal.snapshot(self.steps, shown, self._plotted(), figures)
+        shown = self._preview()
+        # Rows of inputs and outputs, and sounds, are not compared with one another.
+        samples_alone = shown.in_row is None and shown.samples.ndim != 3
+        alarms: list[Alarm] = []
+        figures: dict[str, float] = {}
+        if samples_alone:
+            sizes = {"generator": network_norm(self.generator), "critic": network_norm(self.critic)}
+            real = self._real_samples()
+            alarms, figures = self.watch.snapshot(self.images, self._fraction(), shown.samples, real, sizes)
+        rate = getattr(self.ema.module, "rate", 0)
+        journal.snapshot(self.steps, shown.samples, shown.real, figures, shown.in_row, rate)
         self._warn(alarms)
 
-    def _shown_samples(self) -> Tensor:
-        picture = self.recipe.picture(self.ema.module, self.data)
-        if picture is not None:
-            return picture[0]
-        return self.sample(_PLOTTED_POINTS if len(self.feed.shape) == 1 else _GRID_IMAGES)
-
-    def _plotted(self) -> Tensor | None:
-        """The real points behind a plot of samples."""
-        return self.data.points[:_PLOTTED_POINTS] if isinstance(self.data, data_module.PointDataset) else None
+    def _preview(self) -> Preview:
+        return self.recipe.preview(self.ema.module, self.data, self.feed.shape)
 
     def _real_samples(self) -> Tensor | None:
         """Real samples that a grid's are compared with: from all over the data, or of the last batch of a loader."""
         if isinstance(self.data, (data_module.PointDataset, data_module.ImageDataset)):
-            count = _PLOTTED_POINTS if len(self.feed.shape) == 1 else _GRID_IMAGES
-            return self.data.float_batch(torch.linspace(0, len(self.data) - 1, min(count, len(self.data))).long())
+            count = min(shown_count(self.feed.shape), len(self.data))
+            return self.data.float_batch(torch.linspace(0, len(self.data) - 1, count).long())
         return None if self._real is None else self._real.cpu()
 
     def _generator_norms(self) -> tuple[float | None, float]:
@@ -436,9 +431,10 @@ class Trainer:
         if self._journal is None:
             return
         for kind, message, figures in alarms:
-            samples = self._shown_samples() if pictures else None
+            shown = self._preview() if pictures and len(self.feed.shape) != 2 else None
+            samples, real = (None, None) if shown is None else (shown.samples, shown.real)
             where = self._journal.warn(
-                kind, message, figures, step=self.steps, images=self.images, samples=samples, real=self._plotted()
+                kind, message, figures, step=self.steps, images=self.images, samples=samples, real=real
             )
             self._show.say(f"warning at step {self.steps:,}: {message}. Evidence: {where}")
 
@@ -482,7 +478,7 @@ class Trainer:
         name = getattr(self.data, "name", type(self.data).__name__)
         if isinstance(self.data, data_module.PairDataset):
             return f"{name} ({self.data})"
-        kind = "points" if len(self.feed.shape) == 1 else "images"
+        kind = ("points", "sounds", "images")[len(self.feed.shape) - 1]
         count = f"{len(self.data):,} {kind}" if hasattr(self.data, "__len__") else f"a stream of {kind}"
         return f"{name} ({count} of {'x'.join(map(str, self.feed.shape))})"
 
