@@ -48,7 +48,7 @@ using Up2 = Mode<2, 1, 2, 8, 3>;
 using Down2 = Mode<1, 2, 1, 8, 4>;
 using Filter = Mode<1, 1, 2, 8, 3>;
 using Up2Last = Mode<2, 1, 2, 8, 2>;
-using Down2Last = Mode<1, 2, 2, 4, 2>;
+using Down2Last = Mode<1, 2, 1, 4, 3>;
 using FilterLast = Mode<1, 1, 2, 4, 2>;
 
 template <class T>
@@ -151,7 +151,7 @@ __device__ __forceinline__ void walk(
     // a thread's only result of a row is there where any is
     result_there[c] = kColumns || kPairs || (M::OX == 1 && M::UP == 1) || (unsigned)(p.out_x + c) < (unsigned)h.out;
   }
-  constexpr int kAhead = kRows && sizeof(S) * V <= 8 ? M::AHEAD : 1;  // what registers hold
+  constexpr int kAhead = !kRows ? 0 : sizeof(S) * V <= 8 ? M::AHEAD : 1;  // what registers hold
   Raw<S, V> pixels[M::IY][M::IX];
   T sum[M::OY][M::OX][V];
 #pragma unroll
