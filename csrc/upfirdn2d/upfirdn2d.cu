@@ -20,11 +20,11 @@
 // first instruction to the last, one costs (no card has timed these kernels)
 //
 //                  up2              down2            filter
-//   contiguous     17 f32, 19 bf16  55 f32, 72 bf16  33 f32, 39 bf16
-//   channels_last  8 f32, 10 bf16   28 f32, 35 bf16  25 f32, 30 bf16
+//   contiguous     17 f32, 19 bf16  55 f32, 72 bf16  33 f32, 41 bf16
+//   channels_last  8 f32, 10 bf16   33 f32, 44 bf16  25 f32, 30 bf16
 //
 // of which 4, 16 and 16 are the products, 4 x 4 taps not taken apart, though [1, 3, 3, 1] squared could be: then no launch waits to look
-// at them. So few they are because a thread makes 8 to 16 results of a column or two, walking down the rows: a pixel is read and widened
+// at them. So few they are because a thread makes 4 to 16 results of a column or two, walking down the rows: a pixel is read and widened
 // once, straight from the first-level cache, and added to every result of its thread that it belongs to; addresses advance by a row; and
 // rows, in channels_last memory columns too, are not checked where the window lies inside the image. Rows are asked for some rows ahead
 // of their use, since a compiler may not read ahead of a write, and stay in registers. Threads that lie beside each other read pixels beside each other, and a block is a patch,
@@ -48,7 +48,7 @@ using Up2 = Mode<2, 1, 2, 8, 3>;
 using Down2 = Mode<1, 2, 1, 8, 4>;
 using Filter = Mode<1, 1, 2, 8, 3>;
 using Up2Last = Mode<2, 1, 2, 8, 2>;
-using Down2Last = Mode<1, 2, 2, 4, 2>;
+using Down2Last = Mode<1, 2, 1, 4, 3>;
 using FilterLast = Mode<1, 1, 2, 4, 2>;
 
 template <class T>
@@ -151,7 +151,7 @@ __device__ __forceinline__ void walk(
     // a thread's only result of a row is there where any is
     result_there[c] = kColumns || kPairs || (M::OX == 1 && M::UP == 1) || (unsigned)(p.out_x + c) < (unsigned)h.out;
   }
-  constexpr int kAhead = kRows && sizeof(S) * V <= 8 ? M::AHEAD : 1;  // what registers hold
+  constexpr int kAhead = !kRows ? 0 : sizeof(S) * V <= 8 ? M::AHEAD : 1;  // what registers hold
   Raw<S, V> pixels[M::IY][M::IX];
   T sum[M::OY][M::OX][V];
 #pragma unroll

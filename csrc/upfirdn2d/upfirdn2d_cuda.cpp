@@ -34,7 +34,7 @@ struct Mode {
   int tile_x, tile_y;  // results of a thread: contiguous images
   int last_x, last_y;  // channels_last
 };
-constexpr Mode kModes[] = {{"up2", 2, 1, 2, 8, 2, 8}, {"down2", 1, 2, 1, 8, 2, 4}, {"filter", 1, 1, 2, 8, 2, 4}};
+constexpr Mode kModes[] = {{"up2", 2, 1, 2, 8, 2, 8}, {"down2", 1, 2, 1, 8, 1, 4}, {"filter", 1, 1, 2, 8, 2, 4}};
 
 const Mode* mode_of(const cuda::UpfirdnArguments& a) {
   const auto &h = a.horizontal, &v = a.vertical;
