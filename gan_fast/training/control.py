@@ -19,7 +19,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from gan_fast import models
-from gan_fast.models import stylegan2
+from gan_fast.models import hifigan, stylegan2
 from gan_fast.training.checkpoint import write_file
 from gan_fast.training.sampling import Sampler, require_latents, seeded_latents
 
@@ -48,6 +48,8 @@ class Control:
         elif run is not None:
             sampler = Sampler(run)
             self.source, self.generator, self.latent_size = sampler.folder, sampler.generator, sampler.latent_size
+            if isinstance(self.generator, hifigan.Generator):
+                raise ValueError(f"{self.source} holds a vocoder, which makes sound from sound: use `gan-fast vocode`")
             require_latents(self.latent_size, self.source)
         else:
             raise ValueError("Control needs a run or weights")
@@ -73,8 +75,6 @@ class Control:
 
     def latents(self, seeds: Sequence[int]) -> Tensor:
         """`[N, D]`."""
-        if not self.latent_size:
-            raise ValueError(f"{self.source} holds a vocoder, which makes sound from sound: use `gan-fast vocode`")
         return seeded_latents(seeds, self.latent_size).to(self.device)
 
     def labels(self, seeds: Sequence[int], classes: Sequence[int] = ()) -> Tensor:

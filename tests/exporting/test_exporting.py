@@ -126,6 +126,7 @@ def ask(tmp_path, suffix, script, found):
         torch.testing.assert_close(answers[key], value, atol=BOUND, rtol=0, msg=lambda m, key=key: f"{key}: {m}")
 
 
+@pytest.mark.slow
 def test_pt2_runs_where_there_is_no_gan_fast(tmp_path):
     ask(tmp_path, ".pt2", STRANGER, "found.safetensors")
     extra = {"gan_fast.json": ""}

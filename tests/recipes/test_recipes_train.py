@@ -125,7 +125,7 @@ def test_points_of_ones_own_and_loaders_of_points():
         trainer = Trainer(recipes.get("dcgan", **SMALL), data=given)
         train(trainer, 5)
         assert trainer.sample(3).shape == (3, 5)
-    with pytest.raises(ValueError, match=r"\[N, D\], or images, \[N, C, H, W\], got \[16, 5, 5\]"):
+    with pytest.raises(ValueError, match=r"\[N, D\], images, \[N, C, H, W\], or sounds, \[N, 1, T\], got \[16, 5, 5\]"):
         trainer.step(torch.randn(16, 5, 5))
     with pytest.raises(ValueError, match=r"points floating point, got torch\.int64"):
         trainer.step(torch.zeros(16, 5, dtype=torch.int64))

@@ -301,6 +301,7 @@ def test_spoken_digits_are_told_apart_and_nothing_else_is_recognised(tmp_path):
         assert evaluate_sounds(generator(torch.randn(50, 100)), data).recognised <= 0.1
 
 
+@pytest.mark.slow
 def test_a_classifier_of_beeps_recognises_beeps_and_no_random_phases(beeps):
     """The twin of the two above that needs no speech."""
     data = load_sounds(beeps, length=LENGTH, rate=RATE)

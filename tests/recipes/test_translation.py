@@ -69,7 +69,9 @@ def test_resume_is_bit_for_bit(pairs, tmp_path, name, settings):
     straight, first = (Trainer(small(name, **settings), data=pairs[name]) for _ in range(2))
     train(straight, 6)
     train(first, 3)
-    first.recipe.picture(first.ema.module, pairs[name])  # what is drawn to be looked at must not move the run
+    first.recipe.preview(
+        first.ema.module, pairs[name], first.feed.shape
+    )  # what is drawn to be looked at must not move the run
     first.save(tmp_path / "half")
     torch.manual_seed(99)  # nothing may depend on torch's global generator
     second = Trainer.resume(tmp_path / "half", data=pairs[name])
@@ -220,7 +222,7 @@ def test_pictures_need_not_be_square(name):
     pairs = random_pairs(16, 24)
     trainer = Trainer(small(name), data=pairs)
     train(trainer, 2)
-    shown, columns = trainer.recipe.picture(trainer.ema.module, pairs)
+    shown, _, columns = trainer.recipe.preview(trainer.ema.module, pairs, trainer.feed.shape)
     assert shown.shape[1:] == (3, 16, 24) and columns == (6 if name == "cyclegan" else 3)
     assert len(shown) == 4 * columns
     report = evaluate_translation(pairs, lambda x, direction: (x, x), trainer.recipe.directions(), count=4)

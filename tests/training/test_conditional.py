@@ -182,7 +182,7 @@ def test_classes_of_seeds():
 def test_commands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     quick = ["--batch=16", "--latent-dim=8", "--base-channels=8", "--threads=1", "--quiet", "--device=cpu"]
-    assert main(["train", "--recipe", "cgan", "--steps", "3", "--evaluation-samples", "50", *quick]) == 0
+    assert main(["train", "--recipe", "cgan", "--steps", "40", "--evaluation-samples", "50", *quick]) == 0
     out, run = capsys.readouterr().out, tmp_path / "runs" / "0001-cgan-digits"
     assert "% of the samples are of the class asked for" in out
     saved = json.loads((run / "quality.json").read_text())["agreement"]

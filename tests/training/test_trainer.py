@@ -153,7 +153,7 @@ def test_step_takes_bytes_tuples_and_floats_alike(small, digits):
         trainer.step(batch)
         results.append(trainer.generator.state_dict()["layers.0.weight"])
     assert all(torch.equal(results[0], other) for other in results[1:])
-    with pytest.raises(ValueError, match=r"\[N, C, H, W\], got \[16, 8, 8\]"):
+    with pytest.raises(ValueError, match=r"\[N, C, H, W\], or sounds, \[N, 1, T\], got \[16, 8, 8\]"):
         trainer.step(pixels[:, 0])
 
 
