@@ -27,8 +27,8 @@
 // at them. So few they are because a thread makes 4 to 16 results of a column or two, walking down the rows: a pixel is read and widened
 // once, straight from the first-level cache, and added to every result of its thread that it belongs to; addresses advance by a row; and
 // rows, in channels_last memory columns too, are not checked where the window lies inside the image. Rows are asked for some rows ahead
-// of their use, since a compiler may not read ahead of a write, and stay in registers. Threads that lie beside each other read pixels beside each other, and a block is a patch,
-// whose halo the first-level cache serves: of 64 x 64 filter results 1.05 times the rows are read from the second level, of 16 x 8 in
+// of their use, since a compiler may not read ahead of a write, and stay in registers. Threads that lie beside each other read pixels
+// beside each other, and a block is a patch, whose halo the first-level cache serves: of 64 x 64 filter results 1.05 times the rows are read from the second level, of 16 x 8 in
 // channels_last memory (a line of 128 bytes of channels a pixel) 1.63 times the pixels.
 #include "common/cuda/device.h"
 #include "upfirdn2d/upfirdn2d.h"
