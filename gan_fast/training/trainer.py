@@ -215,7 +215,9 @@ class Trainer:
                 # Time spent judging is not training time.
                 began += time.perf_counter() - paused
                 saved_at = time.perf_counter()
-            reading_due = self.steps % self.recipe.log_steps == 0
+            # Steps and images are the same for every process: so is the end where they are what is counted.
+            counted = self.recipe.budget.fraction(self.steps, self.images, 0.0) >= 1
+            reading_due = counted or self.steps % self.recipe.log_steps == 0
             # Alone, a request to stop is met after every step. Several processes must agree, which costs a
             # message, so they do it when they read.
             if self.world.size == 1:
