@@ -72,8 +72,10 @@ _ROWS: dict[str, dict[str, Any]] = {
     },
     # Two CPU cores, half an hour, a few thousand pictures.
     "tiny": {
-        # Steps are what half an hour is short of, so batches are small.
-        "batch": 16,
+        # Steps are what half an hour is short of, so batches and networks are small. On emoji portraits half an hour of
+        # one core at these sizes came nearer to the pixels' Gaussian (1.05 of its distance) than half an hour of two
+        # with four times the channels and batches of 16 (1.19).
+        "batch": 8,
         "mbstd_group": 4,
         "lr": 0.003,
         # With 0.1 the critic ran away (mean logits 3 and -2.3) and all samples took one shape by 11 kimg.
@@ -83,7 +85,7 @@ _ROWS: dict[str, dict[str, Any]] = {
         "latent_dim": 128,
         "w_dim": 128,
         "mapping_layers": 2,
-        "channel_base": 2048,
+        "channel_base": 512,
         "channel_max": 128,
         # A second pass through the generator and its double backward, for smoothness that half an hour does not reach.
         "path_length": 0.0,
