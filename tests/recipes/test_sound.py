@@ -15,7 +15,7 @@ import torch
 from gan_fast import losses, recipes
 from gan_fast.cli import main
 from gan_fast.data import load_sounds
-from gan_fast.metrics import evaluate_sounds, evaluate_vocoder
+from gan_fast.metrics import evaluate_sounds, evaluate_vocoder, sounds
 from gan_fast.models import build
 from gan_fast.sound import MelSpectrogram, decode_wav, mel_l1, speak
 from gan_fast.sound.mel import hearing
@@ -171,6 +171,9 @@ def flags(settings):
 
 def test_command_line_of_wavegan(beeps, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    # What the classifier is worth is tested below.
+    monkeypatch.setattr(sounds, "_LEAST_STEPS", 2)
+    monkeypatch.setattr(sounds, "_EPOCHS", 2)
     train_it = ["train", "--recipe", "wavegan", "--data", str(beeps), "--out", "run", *flags(WAVEGAN)]
     assert main([*train_it, "--steps", "3", "--evaluation-samples", "20"]) == 0
     out = capsys.readouterr().out
@@ -220,7 +223,7 @@ def test_a_short_training_of_hifigan_halves_the_mel_error(beeps):
     settings = {**HIFIGAN, "generator_channels": 32, "lr": 2e-3, "ema_kimg": 0.05}
     trainer = Trainer(recipes.get("hifigan", data=str(beeps), precision="fp32", **settings))
     untrained, _ = build(trainer.model, seed=0, **trainer.model_config)
-    train(trainer, 60)
+    train(trainer, 40)
     report = evaluate_vocoder(trainer.ema.module, untrained, trainer.data, count=8)
     assert report.mel_l1 < 0.5 * report.untrained_mel_l1
     assert report.griffin_lim_mel_l1 < report.untrained_mel_l1
