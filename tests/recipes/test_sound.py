@@ -223,7 +223,7 @@ def test_a_short_training_of_hifigan_halves_the_mel_error(beeps):
     settings = {**HIFIGAN, "generator_channels": 32, "lr": 2e-3, "ema_kimg": 0.05}
     trainer = Trainer(recipes.get("hifigan", data=str(beeps), precision="fp32", **settings))
     untrained, _ = build(trainer.model, seed=0, **trainer.model_config)
-    train(trainer, 40)
+    train(trainer, 60)
     report = evaluate_vocoder(trainer.ema.module, untrained, trainer.data, count=8)
     assert report.mel_l1 < 0.5 * report.untrained_mel_l1
     assert report.griffin_lim_mel_l1 < report.untrained_mel_l1
