@@ -38,8 +38,8 @@ class Case(NamedTuple):
 
 UP, DOWN = ((2, 2), (1, 1)), ((1, 1), (2, 2))
 CASES = {
-    # 4 x 4 taps, contiguous: rows inside and at the border, one tile and several, several planes a block, odd sides, a lead, rows of
-    # taps, a crop
+    # 4 x 4 taps, contiguous: rows inside and at the border, one tile and several, several planes a block, odd sides,
+    # a lead, rows of taps, a crop
     "up2": Case((1, 2, 9, 40), "contiguous", (4, 4), *UP),
     "up2 with a lead": Case((2, 3, 5, 4), "contiguous", (4, 4), *UP, (1, 2, 3, 1)),
     "up2, one row of taps": Case((1, 5, 3, 3), "sliced", (4,), *UP, (2, 1, 2, 1), True),
