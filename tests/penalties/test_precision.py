@@ -37,10 +37,14 @@ KINDS += [
 @pytest.mark.parametrize(("dtype", "factor"), [(torch.float32, 2.0), (torch.bfloat16, 1.25)])
 @pytest.mark.parametrize("name", KINDS)
 def test_error_beside_autograds(name: str, dtype: torch.dtype, factor: float) -> None:
-    case = CASES[name]
-    errors = [_errors(case, seed, dtype) for seed in SEEDS]
-    shared, plain = (statistics.median(column) for column in zip(*errors, strict=True))
-    assert shared <= factor * plain, f"shared {shared:.3e}, autograd {plain:.3e}: {shared / plain:.2f} times"
+    """The median over seeds of how many times autograd's own error it is.
+
+    The quotient of two medians is another figure, and of five seeds a noisy one: of "audio" in fp32 2.07 on a processor
+    where 25 seeds give 1.27 and the median quotient of these five is 1.33.
+    """
+    errors = [_errors(CASES[name], seed, dtype) for seed in SEEDS]
+    times = statistics.median(shared / plain for shared, plain in errors)
+    assert times <= factor, f"{times:.2f} times autograd's error: {errors}"
 
 
 def _errors(case: Case, seed: int, dtype: torch.dtype) -> tuple[float, float]:
