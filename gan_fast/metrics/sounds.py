@@ -83,6 +83,7 @@ def badly_heard(audio: Tensor, rate: int, generator: torch.Generator) -> Tensor:
     return audio + level * torch.randn(audio.shape, generator=generator)
 
 
+@torch.enable_grad()  # whatever the caller has set
 def train_listener(data: SoundDataset, progress: Callable[[str], None] | None = None) -> Listener:
     """The classifier of a set with classes: the same for the same set."""
     assert data.labels is not None
