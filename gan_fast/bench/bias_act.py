@@ -11,6 +11,7 @@ into memory that is already there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from gan_fast.bench.cases import Case, Contender, Job, Prepared, Role, WrongResu
 from gan_fast.bench.losses import compiled
 
 SHAPE, SMALL = (8, 128, 128, 128), (2, 8, 12, 12)
+FEW = (8, 8, 64, 64)
 GAIN = 2**0.5
 FRESH = "copy into fresh memory"
 TARGETS: dict[Role, float] = {"eager": 2.5, "compiled": 0.97, "other": 0.7}
@@ -118,11 +120,14 @@ def case(name: str, layout: str, backward: bool, shape: tuple[int, ...] = SHAPE)
 
 
 def cases(small: bool = False) -> list[Case]:
-    """Both layers in both memory orders; `small` shows that they run."""
+    """Both layers in both memory orders, and one of few channels; `small` shows that they run."""
     shape = SMALL if small else SHAPE
-    return [
+    found = [
         case(name, layout, backward, shape)
         for name in LAYERS
         for layout in ("nchw", "channels_last")
         for backward in (False, True)
     ]
+    # Fewer channels than a vector holds: pixels share one.
+    few = [case("lrelu", "channels_last", backward, SMALL if small else FEW) for backward in (False, True)]
+    return found + [replace(c, name=f"{c.name}/few_channels", targets={}) for c in few]
