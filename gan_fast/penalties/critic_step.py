@@ -414,8 +414,18 @@ class _Step:
                 elif p.grad is None:
                     # a gradient of its own: autograd may hand one tensor to two parameters
                     memory = d.untyped_storage().data_ptr()
-                    p.grad = d.clone() if memory in taken or d._is_view() or 0 in d.stride() else d
+                    if memory in taken or d._is_view() or not _lies_as(d, p):
+                        p.grad = torch.empty_like(p, dtype=d.dtype).copy_(d)
+                    else:
+                        p.grad = d
                     taken.add(memory)
+
+
+def _lies_as(gradient: Tensor, parameter: Tensor) -> bool:
+    """Whether both have their elements in the same order, as `backward` sees to it and torch's fused optimisers on a
+    CPU take for granted (they pair elements by their place in memory, whatever the strides)."""
+    sizes = zip(gradient.stride(), parameter.stride(), parameter.shape, strict=True)
+    return all(of_gradient == of_parameter for of_gradient, of_parameter, size in sizes if size != 1)
 
 
 def _lean_layers() -> contextlib.AbstractContextManager[Any]:

@@ -6,6 +6,7 @@ calls the critic on real and on fake separately, or once where random draws are 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import gan_fast
 from gan_fast import losses, penalties
 from penalties.comparison import COUNT, assert_gradients, assert_statistics, both, losses_for
 from penalties.oracle import critic_step
@@ -211,6 +213,26 @@ def test_layouts(layout: str, plan: str) -> None:
     penalties.critic_backward(critic, real=real, fake=fake, loss=losses.RelativisticLoss(), r1=1.0, r2=1.0, plan=plan)
     assert_gradients(critic, critic_step(case.critic(), real, fake, Loss("relativistic"), r1=1.0, r2=1.0))
     assert real._version == version and torch.equal(real, kept) and not real.requires_grad and real.grad is None
+
+
+@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("plan", ["shared", "autograd"])
+def test_gradients_lie_as_their_parameters(plan: str, reference: bool) -> None:
+    """torch's fused Adam on a CPU pairs a gradient's elements with the weights' by their place in memory, whatever the
+    strides, and autograd's own double backward of a 1x1 convolution returns another order than the weights'."""
+    case = CASES["r3gan filter"]
+    critic = case.critic().to(memory_format=torch.channels_last)
+    images = [case.images(COUNT, i).to(memory_format=torch.channels_last) for i in (0, 1)]
+    loss = losses.RelativisticLoss()
+    with gan_fast.reference_mode() if reference else contextlib.nullcontext():
+        penalties.critic_backward(critic, real=images[0], fake=images[1], loss=loss, r1=1.0, r2=1.0, plan=plan)
+    wanted = critic_step(case.critic(), *images, Loss("relativistic"), r1=1.0, r2=1.0).gradients
+    before = {name: parameter.detach().clone() for name, parameter in critic.named_parameters()}
+    torch.optim.Adam(critic.parameters(), lr=1.0, betas=(0.0, 0.9), fused=True).step()
+    for name, parameter in critic.named_parameters():
+        # The first step is lr g / (|g| + eps).
+        step = -wanted[name] / (wanted[name].abs() + 1e-8)
+        torch.testing.assert_close(parameter.detach() - before[name], step, atol=1e-6, rtol=0, msg=name)
 
 
 @pytest.mark.parametrize("plan", ["shared", "autograd"])
