@@ -13,11 +13,8 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-import torch
-from torch import nn
-
 from gan_fast import losses
-from gan_fast.recipes.networks import NetworkRecipe, adam
+from gan_fast.recipes.networks import AdamRecipe, NetworkRecipe
 from gan_fast.recipes.techniques import TechniqueRecipe
 from gan_fast.training.recipe import Budget, Penalties
 
@@ -33,7 +30,7 @@ LossName = Literal[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DCGAN(TechniqueRecipe, NetworkRecipe):
+class DCGAN(TechniqueRecipe, AdamRecipe, NetworkRecipe):
     """DCGAN (Radford et al. 2016) with a spectrally normalised critic."""
 
     name: ClassVar[str] = "dcgan"
@@ -83,16 +80,9 @@ class DCGAN(TechniqueRecipe, NetworkRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("beta1", "beta2"):
-            if not 0.0 <= getattr(self, field) < 1.0:
-                raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)!r}")
         if self.label_smoothing and self.loss != "non_saturating":
             raise ValueError(f"label_smoothing is for the non_saturating loss only, got loss {self.loss!r}")
         self.loss_function()
-
-    @classmethod
-    def positive_fields(cls) -> tuple[str, ...]:
-        return (*super().positive_fields(), "lr_g", "lr_d")
 
     @classmethod
     def non_negative_fields(cls) -> tuple[str, ...]:
@@ -105,9 +95,3 @@ class DCGAN(TechniqueRecipe, NetworkRecipe):
 
     def penalties(self) -> Penalties:
         return Penalties(r1=self.r1, r2=self.r2)
-
-    def optimizers(
-        self, generator: nn.Module, critic: nn.Module
-    ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-        betas = (self.beta1, self.beta2)
-        return adam(generator, self.lr_g, betas), adam(critic, self.lr_d, betas)

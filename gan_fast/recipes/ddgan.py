@@ -27,14 +27,14 @@ from gan_fast.augment.draws import Draws
 from gan_fast.losses import AdversarialLoss, CriticStats, NonSaturatingLoss
 from gan_fast.models import ddgan
 from gan_fast.penalties import critic_backward
-from gan_fast.recipes.networks import adam
+from gan_fast.recipes.networks import AdamRecipe
 from gan_fast.training.distributed import average_gradients
-from gan_fast.training.recipe import Budget, Penalties, Recipe
+from gan_fast.training.recipe import Budget, Penalties
 from gan_fast.training.step import Players, Step, StepStats
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DDGAN(Recipe):
+class DDGAN(AdamRecipe):
     """Denoising diffusion GAN (Xiao et al. 2022): few-step generation, a time-dependent critic, lazy R1."""
 
     name: ClassVar[str] = "ddgan"
@@ -67,8 +67,12 @@ class DDGAN(Recipe):
     style_dim: int = 128
     """Length of the mapped z, which scales and shifts every normalised layer of the U-Net."""
 
+    critic: Literal["residual", "dcgan"] = "residual"
+    """The convolutional critic: R3GAN's residual one, or DCGAN's."""
+
     critic_channels: int = 32
-    """Channels of the convolutional critic at half the image's side, doubled at each halving."""
+    """Channels of the convolutional critic at the image's side (residual) or half of it (dcgan), doubled at each
+    halving."""
 
     critic_max_channels: int = 256
     """Most channels of the convolutional critic."""
@@ -76,7 +80,7 @@ class DDGAN(Recipe):
     # The paper's residual critic has none. DCGAN's without any, on digits at 5e-4, gave the same logit to everything
     # (loss 1.386) by 45 kimg.
     critic_norm: Literal["none", "spectral"] = "spectral"
-    """How the convolutional critic is normalised."""
+    """How dcgan's critic is normalised."""
 
     timestep_channels: int = 4
     """Length of the learned embedding of t, which the critic sees as so many more channels, or coordinates."""
@@ -107,9 +111,6 @@ class DDGAN(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("beta1", "beta2"):
-            if not 0.0 <= getattr(self, field) < 1.0:
-                raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)!r}")
         if self.updates == "simultaneous":
             raise ValueError("ddgan draws new timesteps for each network's update: use --updates alternating")
 
@@ -117,7 +118,7 @@ class DDGAN(Recipe):
     def positive_fields(cls) -> tuple[str, ...]:
         sizes = ("denoising_steps", "latent_dim", "base_channels", "max_channels", "blocks", "style_dim", "width")
         critic = ("critic_channels", "critic_max_channels", "timestep_channels", "depth")
-        return (*super().positive_fields(), *sizes, *critic, "lr_g", "lr_d", "r1_every")
+        return (*super().positive_fields(), *sizes, *critic, "r1_every")
 
     @classmethod
     def non_negative_fields(cls) -> tuple[str, ...]:
@@ -155,22 +156,20 @@ class DDGAN(Recipe):
             "channels": shape[0],
             "base_channels": self.critic_channels,
             "max_channels": self.critic_max_channels,
-            "extra_layers": int(shape[-1] < 32),
-            "critic_norm": self.critic_norm,
         }
-        return "ddgan", {**shared, "network": "unet", "critic": critic, **{name: getattr(self, name) for name in names}}
+        if self.critic == "residual":
+            critic |= {"blocks": 1, "expansion": 2, "group_size": 16}
+        else:
+            critic |= {"extra_layers": int(shape[-1] < 32), "critic_norm": self.critic_norm}
+        own = {name: getattr(self, name) for name in names}
+        judge = {"critic_network": "r3gan" if self.critic == "residual" else "dcgan", "critic": critic}
+        return "ddgan", {**shared, "network": "unet", **judge, **own}
 
     def loss_function(self) -> AdversarialLoss:
         return NonSaturatingLoss()
 
     def penalties(self) -> Penalties:
         return Penalties(r1=self.r1)
-
-    def optimizers(
-        self, generator: nn.Module, critic: nn.Module
-    ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-        betas = (self.beta1, self.beta2)
-        return adam(generator, self.lr_g, betas), adam(critic, self.lr_d, betas)
 
     def step(self, players: Players) -> Step:
         return DDGANStep(players, self)

@@ -28,7 +28,7 @@ from gan_fast.augment.draws import Draws
 from gan_fast.losses import AdversarialLoss, CriticStats, NonSaturatingLoss
 from gan_fast.models import stylegan2
 from gan_fast.penalties import critic_backward
-from gan_fast.recipes.networks import NetworkRecipe, adam
+from gan_fast.recipes.networks import AdamRecipe, NetworkRecipe
 from gan_fast.training.distributed import average_gradients, mean
 from gan_fast.training.recipe import Budget, Penalties
 from gan_fast.training.step import Players, Step, StepStats
@@ -38,7 +38,7 @@ _CLEAN = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiffusionGAN(NetworkRecipe):
+class DiffusionGAN(AdamRecipe, NetworkRecipe):
     """Diffusion-GAN (Wang et al. 2023): instance noise from a diffusion whose length follows the critic."""
 
     name: ClassVar[str] = "diffusion_gan"
@@ -101,9 +101,6 @@ class DiffusionGAN(NetworkRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("beta1", "beta2"):
-            if not 0.0 <= getattr(self, field) < 1.0:
-                raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)!r}")
         if not 0.0 < self.beta_first <= self.beta_last < 1.0:
             raise ValueError(
                 f"beta_first and beta_last must rise within (0, 1), got {self.beta_first!r} and {self.beta_last!r}"
@@ -121,7 +118,7 @@ class DiffusionGAN(NetworkRecipe):
 
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:
-        own = ("timestep_channels", "least_steps", "most_steps", "target_kimg", "target_every", "lr_g", "lr_d")
+        own = ("timestep_channels", "least_steps", "most_steps", "target_kimg", "target_every")
         return (*super().positive_fields(), *own)
 
     @classmethod
@@ -159,12 +156,6 @@ class DiffusionGAN(NetworkRecipe):
             "mbstd_group_size": None,
             "mbstd_channels": 0,
         }
-
-    def optimizers(
-        self, generator: nn.Module, critic: nn.Module
-    ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-        betas = (self.beta1, self.beta2)
-        return adam(generator, self.lr_g, betas), adam(critic, self.lr_d, betas)
 
     def step(self, players: Players) -> Step:
         return DiffusionGANStep(players, self)

@@ -19,16 +19,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, Literal
 
-import torch
-from torch import nn
-
 from gan_fast import losses
-from gan_fast.recipes.networks import adam
-from gan_fast.training.recipe import Budget, Recipe
+from gan_fast.recipes.networks import AdamRecipe
+from gan_fast.training.recipe import Budget
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GAN(Recipe):
+class GAN(AdamRecipe):
     """The original GAN (Goodfellow et al. 2014): the minimax game of two multilayer perceptrons."""
 
     name: ClassVar[str] = "gan"
@@ -65,15 +62,9 @@ class GAN(Recipe):
     beta2: float = 0.99
     """Adam's decay of the squared gradient."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field in ("beta1", "beta2"):
-            if not 0.0 <= getattr(self, field) < 1.0:
-                raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)!r}")
-
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:
-        return (*super().positive_fields(), "critic_steps", "latent_dim", "width", "depth", "lr_g", "lr_d")
+        return (*super().positive_fields(), "critic_steps", "latent_dim", "width", "depth")
 
     def latent_size(self, shape: tuple[int, ...]) -> int:
         return self.latent_dim or (shape[0] if len(shape) == 1 else 64)
@@ -87,9 +78,3 @@ class GAN(Recipe):
 
     def loss_function(self) -> losses.AdversarialLoss:
         return losses.get(self.loss)()
-
-    def optimizers(
-        self, generator: nn.Module, critic: nn.Module
-    ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-        betas = (self.beta1, self.beta2)
-        return adam(generator, self.lr_g, betas), adam(critic, self.lr_d, betas)

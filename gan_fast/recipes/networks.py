@@ -1,4 +1,4 @@
-"""What recipes of one generator and one critic share: which networks play.
+"""What recipes of one generator and one critic share: which networks play, and how Adam moves them.
 
 images    the convolutional networks of DCGAN, or fully connected ones
 points    fully connected networks
@@ -85,6 +85,42 @@ class NetworkRecipe(Recipe):
         names = ("base_channels", "max_channels", "critic_norm", "generator_norm")
         own = {"latent_dim": latent_dim, "extra_layers": extra, **{name: getattr(self, name) for name in names}}
         return "dcgan", {"resolution": shape[-1], "channels": shape[0], **own, **self.critic_sees()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdamRecipe(Recipe):
+    """Adam for both networks, each at a rate of its own (two time scales, Heusel et al. 2017).
+
+    The defaults are those of WGAN-GP; a recipe whose paper has others says so.
+    """
+
+    lr_g: float = 1e-4
+    """Adam's learning rate for the generator."""
+
+    lr_d: float = 1e-4
+    """Adam's learning rate for the critic."""
+
+    beta1: float = 0.0
+    """Adam's decay of the mean gradient."""
+
+    beta2: float = 0.9
+    """Adam's decay of the squared gradient."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in ("beta1", "beta2"):
+            if not 0.0 <= getattr(self, field) < 1.0:
+                raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)!r}")
+
+    @classmethod
+    def positive_fields(cls) -> tuple[str, ...]:
+        return (*super().positive_fields(), "lr_g", "lr_d")
+
+    def optimizers(
+        self, generator: nn.Module, critic: nn.Module
+    ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        betas = (self.beta1, self.beta2)
+        return adam(generator, self.lr_g, betas), adam(critic, self.lr_d, betas)
 
 
 def adam(network: nn.Module, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:

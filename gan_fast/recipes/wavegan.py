@@ -14,13 +14,13 @@ import dataclasses
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan_fast import losses
 from gan_fast.augment.draws import Draws
 from gan_fast.models.wavegan import Critic
 from gan_fast.penalties import gradient_penalty
-from gan_fast.recipes.networks import adam
+from gan_fast.recipes.networks import AdamRecipe
 from gan_fast.recipes.sound import SoundRecipe
 from gan_fast.training.recipe import Budget, Penalties
 from gan_fast.training.step import AdversarialStep, Players, Step
@@ -28,7 +28,7 @@ from gan_fast.training.unroll import Score
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WaveGAN(SoundRecipe):
+class WaveGAN(AdamRecipe, SoundRecipe):
     """WaveGAN (Donahue et al. 2019): raw waveforms, WGAN-GP with phase shuffle."""
 
     name: ClassVar[str] = "wavegan"
@@ -52,27 +52,12 @@ class WaveGAN(SoundRecipe):
     gp_weight: float = 10.0
     """Lambda, the weight of the gradient penalty."""
 
-    lr_g: float = 1e-4
-    """Adam's learning rate for the generator."""
-
-    lr_d: float = 1e-4
-    """Adam's learning rate for the critic."""
-
     beta1: float = 0.5
     """Adam's decay of the mean gradient."""
 
-    beta2: float = 0.9
-    """Adam's decay of the squared gradient."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field in ("beta1", "beta2"):
-            if not 0.0 <= getattr(self, field) < 1.0:
-                raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)!r}")
-
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:
-        return (*super().positive_fields(), "latent_dim", "base_channels", "critic_steps", "lr_g", "lr_d")
+        return (*super().positive_fields(), "latent_dim", "base_channels", "critic_steps")
 
     @classmethod
     def non_negative_fields(cls) -> tuple[str, ...]:
@@ -107,12 +92,6 @@ class WaveGAN(SoundRecipe):
             machine=players.machine,
             world=players.world,
         )
-
-    def optimizers(
-        self, generator: nn.Module, critic: nn.Module
-    ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-        betas = (self.beta1, self.beta2)
-        return adam(generator, self.lr_g, betas), adam(critic, self.lr_d, betas)
 
 
 class WaveGANStep(AdversarialStep):

@@ -13,17 +13,14 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-import torch
-from torch import nn
-
 from gan_fast import losses
-from gan_fast.recipes.networks import NetworkRecipe, adam
+from gan_fast.recipes.networks import AdamRecipe, NetworkRecipe
 from gan_fast.recipes.techniques import TechniqueRecipe
 from gan_fast.training.recipe import Budget, Penalties
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WGANGP(TechniqueRecipe, NetworkRecipe):
+class WGANGP(TechniqueRecipe, AdamRecipe, NetworkRecipe):
     """WGAN-GP (Gulrajani et al. 2017): gradient penalty, Adam without momentum, five critic steps."""
 
     name: ClassVar[str] = "wgan_gp"
@@ -41,31 +38,12 @@ class WGANGP(TechniqueRecipe, NetworkRecipe):
     critic_norm: Literal["batch", "none", "spectral"] = "none"
     """How the convolutional critic is normalised: none as in the paper, or spectral; batch mixes images."""
 
-    lr_g: float = 1e-4
-    """Adam's learning rate for the generator."""
-
-    lr_d: float = 1e-4
-    """Adam's learning rate for the critic."""
-
-    beta1: float = 0.0
-    """Adam's decay of the mean gradient."""
-
-    beta2: float = 0.9
-    """Adam's decay of the squared gradient."""
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.critic_norm == "batch":
             raise ValueError(
                 "critic_norm is 'batch', and the gradient penalty is each image's own: use none (the paper) or spectral"
             )
-        for field in ("beta1", "beta2"):
-            if not 0.0 <= getattr(self, field) < 1.0:
-                raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)!r}")
-
-    @classmethod
-    def positive_fields(cls) -> tuple[str, ...]:
-        return (*super().positive_fields(), "lr_g", "lr_d")
 
     @classmethod
     def non_negative_fields(cls) -> tuple[str, ...]:
@@ -76,9 +54,3 @@ class WGANGP(TechniqueRecipe, NetworkRecipe):
 
     def penalties(self) -> Penalties:
         return Penalties(interpolated=self.gp_weight)
-
-    def optimizers(
-        self, generator: nn.Module, critic: nn.Module
-    ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-        betas = (self.beta1, self.beta2)
-        return adam(generator, self.lr_g, betas), adam(critic, self.lr_d, betas)
