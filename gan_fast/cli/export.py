@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from gan_fast import exporting
 from gan_fast.cli import UsageError
 from gan_fast.cli.parse import parse
 from gan_fast.training import folder
 from gan_fast.training.control import Control
+from gan_fast.training.translation import Translator
+from gan_fast.training.vocoding import Vocoder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,9 @@ class Export:
     out: tuple[Path, ...] = (Path("generator.pt2"),)
     """Files to write: .pt2 for torch.export, .onnx for ONNX (needs the extra [export])."""
 
+    direction: Literal["AtoB", "BtoA"] | None = None
+    """Of a run that translates both ways: which generator to write."""
+
     tolerance: float = exporting.TOLERANCE
     """The largest difference from the generator that is accepted; pictures are in [-1, 1]."""
 
@@ -39,8 +45,11 @@ class Export:
 def main(argv: Sequence[str]) -> int:
     options = parse(Export, argv, "export")
     exporting.check_paths(options.out)
-    control = Control(None if options.weights is not None else options.run or folder.newest(), options.weights)
-    print(f"exporting {control.source}", flush=True)
-    for exported in exporting.export(control, options.out, options.tolerance):
+    if options.weights is not None:
+        source: Control | Translator | Vocoder = Control(None, options.weights)
+    else:
+        source = exporting.open_run(options.run or folder.newest())
+    print(f"exporting {options.weights or options.run or folder.newest()}", flush=True)
+    for exported in exporting.export(source, options.out, options.tolerance, options.direction):
         print("\n".join(exported.lines()))
     return 0

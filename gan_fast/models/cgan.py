@@ -32,9 +32,9 @@ NETWORKS = ("dcgan", "mlp")
 def _check(x: Tensor, shape: tuple[int, ...], what: str, labels: Tensor, classes: int) -> None:
     if tuple(x.shape[1:]) != shape:
         raise ValueError(f"{what} must be [N, {', '.join(map(str, shape))}], got {list(x.shape)}")
-    if tuple(labels.shape) != (len(x), classes) or not labels.is_floating_point():
+    if tuple(labels.shape) != (x.shape[0], classes) or not labels.is_floating_point():
         raise ValueError(
-            f"labels must be one-hot [{len(x)}, {classes}], floating point, got {labels.dtype} {list(labels.shape)}"
+            f"labels must be one-hot [{x.shape[0]}, {classes}], floating point, got {labels.dtype} {list(labels.shape)}"
         )
 
 

@@ -120,7 +120,7 @@ class Generator(nn.Module):
         noise = noise.unflatten(2, self.shape)
         x = noise[:, -1]
         for t in range(self.steps, 0, -1):
-            timesteps = torch.full((len(x),), t, device=x.device)
+            timesteps = torch.full((x.shape[0],), t, device=x.device)
             clean = self.denoise(x, z[:, t - 1], timesteps)
             # The last step adds no noise: its row's factor is 0, and there is no row below the first.
             x = self.diffusion.posterior(clean, x, timesteps, noise[:, max(t - 2, 0)])

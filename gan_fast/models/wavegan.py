@@ -66,7 +66,7 @@ class Generator(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         if latents.dim() != 2 or latents.shape[1] != self.latent_dim:
             raise ValueError(f"latents must be [N, {self.latent_dim}], got {list(latents.shape)}")
-        x = self.first(latents).view(len(latents), -1, self.start)
+        x = self.first(latents).view(latents.shape[0], -1, self.start)
         for layer in self.layers:
             x = layer(F.relu(x))
         return torch.tanh(x)

@@ -42,12 +42,17 @@ def opposite(direction: Direction) -> Direction:
     return "BtoA" if direction == "AtoB" else "AtoB"
 
 
+def network_of(generator: nn.Module, direction: Direction) -> nn.Module:
+    """The network that translates this way: one of a pair, or the only one."""
+    if isinstance(generator, cyclegan.Generators):
+        return generator.a_to_b if direction == "AtoB" else generator.b_to_a
+    return generator
+
+
 @torch.no_grad()
 def translate(generator: nn.Module, images: Tensor, direction: Direction) -> Tensor:
     """fp32 `[N, C, H, W]` in [-1, 1] on the CPU, of images alike, by a generator in evaluation mode."""
-    network = generator
-    if isinstance(generator, cyclegan.Generators):
-        network = generator.a_to_b if direction == "AtoB" else generator.b_to_a
+    network = network_of(generator, direction)
     device = next(network.parameters()).device
     size = max(1, _PIXELS // images[0, 0].numel())
     return torch.cat([network(part.to(device)).float().cpu() for part in images.split(size)])

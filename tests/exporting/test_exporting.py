@@ -32,6 +32,21 @@ NETWORKS = {
         8,
     ),
 }
+NETWORKS |= {
+    "cgan": (
+        "cgan",
+        {"network": "dcgan", "conditioning": "projection", "classes": 3, "resolution": 8, "channels": 1}
+        | {"latent_dim": 8, "base_channels": 8, "extra_layers": 1},
+        8,
+    ),
+    "ddgan": (
+        "ddgan",
+        {"shape": [1, 8, 8], "steps": 2, "latent_dim": 4, "base_channels": 8, "max_channels": 8, "style_dim": 8}
+        | {"critic": {"resolution": 8, "channels": 1, "base_channels": 8}},
+        2 * (64 + 4),
+    ),
+    "wavegan": ("wavegan", {"length": 1024, "rate": 8000, "latent_dim": 8, "base_channels": 4, "shuffle": 2}, 8),
+}
 # The step that most readers of such a file cannot see: a quarter of one grey level.
 BOUND = 2e-5
 
@@ -72,9 +87,11 @@ def control(name):
     generator, _ = models.build(kind, seed=0, **config)
     stream = torch.Generator().manual_seed(1)
     for key, value in generator.state_dict().items():
-        if key.endswith(("running_mean", "running_var", "w_avg", "noise_strength", "bias", "project.weight")):
+        if key.endswith(
+            ("running_mean", "running_var", "w_avg", "noise_strength", "bias", "bias.weight", "project.weight")
+        ):
             value.copy_(torch.rand(value.shape, generator=stream) / 2 + 0.1)
-        elif kind == "dcgan" and value.ndim == 4:
+        elif kind in ("dcgan", "cgan") and value.ndim == 4:
             value.mul_(5)  # its first weights are so small that all pictures are alike
         elif key.endswith(("to_image.weight", "torgb.weight")):
             value.mul_(0.1)  # of the others few pixels would be inside [-1, 1]
@@ -89,7 +106,7 @@ def control(name):
 def eager(made, inputs):
     """The generator's own answer: by gan_fast's kernels, in the words of each network."""
     if not isinstance(made.generator, stylegan2.Generator):
-        samples = made.generator(inputs["latents"])
+        samples = made.generator(*inputs.values())
         return samples.clamp(-1, 1) if samples.ndim == 4 else samples
     psi = float(inputs["truncation"])
     noise = {"noise_mode": "const", "force_fp32": True}
@@ -177,3 +194,72 @@ def test_export_a_run(tmp_path, monkeypatch, capsys):
     if importlib.util.find_spec("onnxruntime") is None:
         assert main(["export", "--out", "g.onnx"]) == 1
         assert "pip install 'gan-fast[export]'" in capsys.readouterr().err
+
+
+STRANGER_TO_RUNS = """
+import sys
+sys.modules["gan_fast"] = None
+import torch
+from safetensors.torch import load_file, save_file
+found = {}
+for path in sys.argv[1:]:
+    run = torch.export.load(f"{path}.pt2").module()
+    asked = load_file(f"{path}.safetensors")
+    for name, inputs in asked.items():
+        found[name] = run(**{name.split()[1]: inputs}).clone()
+save_file(found, "found.safetensors")
+"""
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_translators_and_vocoders(tmp_path, monkeypatch, capsys):
+    """Both directions of a cyclegan, a pix2pix and a hifigan, of sizes other than those they were trained and traced
+    with."""
+    from gan_fast import data, recipes
+    from gan_fast.training import Trainer
+    from gan_fast.training.translation import Translator
+    from gan_fast.training.vocoding import Vocoder
+    from sound.clips import folder
+
+    monkeypatch.chdir(tmp_path)
+    small = {"batch": 4, "threads": 1, "quiet": True, "device": "cpu", "steps": 1}
+    patches = {**small, "base_channels": 4, "critic_channels": 4}
+    sounds = {**small, "data": str(folder(tmp_path / "beeps", 8000, 1024)), "rate": 8000, "length": 1024}
+    sounds |= {"fft": 256, "mels": 24, "high": 4000.0, "generator_channels": 16, "strides": (8, 8)}
+    sounds |= {"kernels": (3,), "dilations": (1,), "critic_channels": 1, "periods": (2, 3), "scales": 2}
+    with torch.enable_grad():
+        for name in ("cyclegan", "pix2pix"):
+            pairs = data.load_pairs("digits-to-colour", aligned=name == "pix2pix")
+            own = {"blocks": 1} if name == "cyclegan" else {}
+            Trainer(recipes.get(name, **patches, **own), data=pairs, out=name).fit()
+        Trainer(recipes.get("hifigan", **sounds), out="hifigan").fit()
+    capsys.readouterr()
+    files = {"there": ("cyclegan", "AtoB"), "back": ("cyclegan", "BtoA"), "only": ("pix2pix", None)}
+    expected = {}
+    for file, (run, direction) in files.items():
+        chosen = ["--direction", direction] if direction else []
+        assert main(["export", "--run", run, "--out", f"{file}.pt2", *chosen]) == 0
+        translator = Translator(tmp_path / run)
+        stream = torch.Generator().manual_seed(3)
+        images = torch.rand(2, 3, 5 * translator.multiple, 7 * translator.multiple, generator=stream) * 2 - 1
+        save_file({f"{file} images": images}, tmp_path / f"{file}.safetensors")
+        expected[f"{file} images"] = translator.translate(images, direction or "AtoB")
+    assert "images [N, 3, H, W] -> translated [N, 3, H, W]" in capsys.readouterr().out
+    assert main(["export", "--run", "hifigan", "--out", "voice.pt2"]) == 0
+    assert "log_mels [N, 24, F] -> sounds [N, 1, 64 F]" in capsys.readouterr().out
+    mels = torch.randn(2, 24, 19, generator=torch.Generator().manual_seed(4)) - 4
+    save_file({"voice log_mels": mels}, tmp_path / "voice.safetensors")
+    expected["voice log_mels"] = Vocoder(tmp_path / "hifigan").generator(mels)
+    for arguments, message in (
+        (["--run", "cyclegan"], "translates both ways: choose --direction"),
+        (["--run", "pix2pix", "--direction", "BtoA"], "translates AtoB only, not BtoA"),
+        (["--run", "hifigan", "--direction", "AtoB"], "leave --direction out"),
+    ):
+        assert main(["export", "--out", "no.pt2", *arguments]) == 1 and message in capsys.readouterr().err
+    subprocess.run([sys.executable, "-c", STRANGER_TO_RUNS, *files, "voice"], check=True, timeout=300, cwd=tmp_path)
+    answers = load_file(tmp_path / "found.safetensors")
+    assert answers.keys() == expected.keys()
+    for name, value in expected.items():
+        assert value.std() > 1e-4, f"{name}: nothing to compare"
+        torch.testing.assert_close(answers[name], value, atol=BOUND, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
