@@ -152,6 +152,7 @@ def all_cases() -> list[Case]:
         losses,
         modulated_conv2d,
         penalties,
+        r3gan,
         stylegan2,
         upfirdn2d,
     )
@@ -166,6 +167,7 @@ def all_cases() -> list[Case]:
         modulated_conv2d,
         critic_step,
         dcgan,
+        r3gan,
         stylegan2,
         cuda,
     )

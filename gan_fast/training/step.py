@@ -36,6 +36,7 @@ from gan_fast.penalties import (
     r1_penalty,
     r2_penalty,
 )
+from gan_fast.penalties.critic_step import Plan
 from gan_fast.training.distributed import World, average_gradients
 from gan_fast.training.machine import Machine
 from gan_fast.training.techniques import Applied, Features, Techniques, wide
@@ -117,6 +118,7 @@ class AdversarialStep:
         streams: random states by name, to be saved with a run: "interpolation" where there is such a penalty, and
             those of the techniques.
         techniques: what is in use of `gan_fast.training.techniques`.
+        plan: how `critic_backward` computes R1 and R2.
 
     Raises ValueError for simultaneous updates with a `generator_period` other than 1 or with a technique that needs the
     generator's own pass, and for unrolled steps with what they do not follow.
@@ -152,6 +154,7 @@ class AdversarialStep:
         self.world = world
         self.updates = updates
         self.penalties = penalties
+        self.plan: Plan = "auto"
         self.streams: dict[str, torch.Generator] = dict(self.techniques.streams)
         if penalties.interpolated:
             # A stream of its own, so that a run draws the same latents with and without the penalty.
@@ -255,6 +258,7 @@ class AdversarialStep:
                     r2=r2,
                     critic_kwargs=_given(labels),
                     generator_loss=generator_loss,
+                    plan=self.plan,
                 )
         else:
             with self.machine.autocast():
