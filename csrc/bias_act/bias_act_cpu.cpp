@@ -230,51 +230,40 @@ struct Pass {
     }
   }
 
-  // kPixels pixels from `pixel` on with all their channels; parameters come in vectors, their sums go to memory.
-  template <int kPixels>
-  void interleaved_rows(long long n, long long pixel, T* sum, T* scale_sum) const {
+  // A pixel with all its channels; parameters come in vectors, their sums go to memory. Memory is walked in its order: several
+  // pixels at a time would load parameters and sums less often, but their streams lie a multiple of the channels apart, and at
+  // 128 channels of four bytes that took twice as long for images larger than the caches.
+  void interleaved_pixel(long long n, long long pixel, T* sum, T* scale_sum) const {
     const T* scale = wide(job.scale, n * job.scale_stride);
     const T* tscale = kOrder == 2 ? wide(job.tscale, n * job.tscale_stride) : nullptr;
     const bool noisy = F::kReadsInput && job.noise != nullptr, tnoisy = kOrder == 2 && job.tnoise != nullptr;
-    V noise[kPixels], tnoise[kPixels];
-    L over_channels[kPixels];
-    for (int k = 0; k < kPixels; ++k) {
-      noise[k] = V(noisy ? *wide(job.noise, n * job.noise_stride + pixel + k) : T(0));
-      tnoise[k] = V(tnoisy ? *wide(job.tnoise, n * job.tnoise_stride + pixel + k) : T(0));
-      over_channels[k] = L::all(T(0));
-    }
+    const V noise(noisy ? *wide(job.noise, n * job.noise_stride + pixel) : T(0));
+    const V tnoise(tnoisy ? *wide(job.tnoise, n * job.tnoise_stride + pixel) : T(0));
+    L over_channels = L::all(T(0));
     const long long base = (n * job.pixels + pixel) * job.channels;
     auto one = [&](long long c, int count) __attribute__((always_inline)) {
       Parameters<L> p;
       p.scale = fetch_wide<L>(scale + c, count);
-      const L bias = fetch_wide<L>(wide(job.bias, c), count);
-      L tbias;
+      p.bias = fetch_wide<L>(wide(job.bias, c), count);
       if constexpr (kOrder == 2) {
         p.tscale = fetch_wide<L>(tscale + c, count);
-        tbias = fetch_wide<L>(wide(job.tbias, c), count);
+        p.tbias = fetch_wide<L>(wide(job.tbias, c), count);
       }
-      L total = L::all(T(0)), scale_total = total;
-      for (int k = 0; k < kPixels; ++k) {
-        for (int j = 0; j < L::kVectors; ++j) {
-          p.bias.v[j] = bias.v[j] + noise[k];
-          if constexpr (kOrder == 2) p.tbias.v[j] = tbias.v[j] + tnoise[k];
-        }
-        L term, scale_term;
-        step(base + k * job.channels + c, count, p, term, scale_term);
-        if constexpr (kOrder > 0) {
-          total.add(term);
-          scale_total.add(scale_term);
-          over_channels[k].add(term);
-        }
+      for (int j = 0; j < L::kVectors; ++j) {
+        p.bias.v[j] = p.bias.v[j] + noise;
+        if constexpr (kOrder == 2) p.tbias.v[j] = p.tbias.v[j] + tnoise;
       }
+      L term, scale_term;
+      step(base + c, count, p, term, scale_term);
       if constexpr (kOrder > 0) {
+        over_channels.add(term);
         if (sum != nullptr) {
-          total.add(fetch_wide<L>(sum + c, count));
-          put_wide(total, sum + c, count);
+          term.add(fetch_wide<L>(sum + c, count));
+          put_wide(term, sum + c, count);
         }
         if (scale_sum != nullptr) {
-          scale_total.add(fetch_wide<L>(scale_sum + c, count));
-          put_wide(scale_total, scale_sum + c, count);
+          scale_term.add(fetch_wide<L>(scale_sum + c, count));
+          put_wide(scale_term, scale_sum + c, count);
         }
       }
     };
@@ -282,9 +271,7 @@ struct Pass {
     for (; c + kStep <= job.channels; c += kStep) one(c, kStep);
     if (c < job.channels) one(c, static_cast<int>(job.channels - c));
     if constexpr (kOrder > 0) {
-      if (noise_sums != nullptr) {
-        for (int k = 0; k < kPixels; ++k) noise_sums[n * job.pixels + pixel + k] = over_channels[k].total();
-      }
+      if (noise_sums != nullptr) noise_sums[n * job.pixels + pixel] = over_channels.total();
     }
   }
 
@@ -358,11 +345,9 @@ struct Pass {
     for (T* s : {sum, scale_sum}) {
       if (s != nullptr) std::memset(s, 0, job.channels * sizeof(T));
     }
-    constexpr int kPixels = kOrder == 0 ? 2 : 4;  // sums in memory are read and written once for four pixels
     long long pixel = begin;
     if (job.channels % kStep != 0 && job.channels < 2 * kStep) pixel = folded(n, begin, end, sum, scale_sum);
-    for (; pixel + kPixels <= end; pixel += kPixels) interleaved_rows<kPixels>(n, pixel, sum, scale_sum);
-    for (; pixel < end; ++pixel) interleaved_rows<1>(n, pixel, sum, scale_sum);
+    for (; pixel < end; ++pixel) interleaved_pixel(n, pixel, sum, scale_sum);
   }
 
   void tasks(long long first, long long last) const {
