@@ -107,7 +107,7 @@ class DDGAN(AdamRecipe):
     """Weight of R1 at the real x_(t-1)."""
 
     r1_every: int = 15
-    """Steps between two updates with R1, which is weighted by as much."""
+    """Steps between two updates with R1, which does not weigh more for being rare: so it is in the authors' code."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -215,11 +215,11 @@ class DDGANStep:
                     real=pair.samples,
                     fake=fake,
                     loss=self.loss,
-                    r1=self.r1 * self.r1_every,
+                    r1=self.r1,
                     critic_kwargs={"noisy": pair.noisy, "timesteps": pair.timesteps},
                 )
             assert stats.r1 is not None
-            self._r1 = stats.r1 / self.r1_every
+            self._r1 = stats.r1
         else:
             with self.machine.autocast():
                 both = [torch.cat(parts) for parts in zip(pair, (fake, *pair[1:]), strict=True)]
