@@ -46,6 +46,18 @@ def test_a_result_of_another_shape_or_count_is_refused():
             measure(case, device=CPU)
 
 
+def test_a_compiler_that_is_wrong_is_left_out():
+    def build(device):
+        contenders = [Contender(n, role, lambda v=v: [torch.full((8,), v)]) for n, role, v in named]
+        return Prepared(tuple(contenders), (torch.ones(8),))
+
+    named = (("gan_fast", "ours", 1.0), ("eager", "eager", 1.0), ("torch.compile", "compiled", 2.0))
+    case = Case("toy", "toys", 8, 0, tuple(n for n, _, _ in named), build)
+    with pytest.warns(UserWarning, match=r"of torch.compile is off by 1, allowed .*; the case goes on without it"):
+        m = measure(case, device=CPU, rounds=6, budget=0.01)
+    assert [t.name for t in m.timings] == ["gan_fast", "eager"]
+
+
 def test_a_measurement_holds_medians_quartiles_and_ratios():
     m = measure(case_of(1.0, targets={"eager": 1e9}), device=CPU, rounds=6, budget=0.1)
     assert [t.name for t in m.timings] == ["gan_fast", "eager", COPY]

@@ -8,6 +8,7 @@ convolutions these are counted instead, and the memory it needs.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -107,20 +108,31 @@ def check_agreement(case: Case, contender: Contender, truth: Sequence[Tensor]) -
 
 
 def prepare(case: Case, device: torch.device, *, copy: bool = True, quick: bool = False) -> list[Contender]:
-    """Builds the case, checks every contender, and adds the copy of as many bytes."""
+    """Builds the case, checks every contender, and adds the copy of as many bytes.
+
+    `WrongResult` where one is wrong; a compiled baseline that is wrong is left out, with a warning.
+    """
     prepared = case.build(device)
     names = tuple(c.name for c in prepared.contenders)
     if names != case.contenders:
         raise WrongResult(f"{case.name} built {names}, but announces {case.contenders}")
-    chosen = [c for c in prepared.contenders if not (quick and c.slow)]
-    errors: list[float | None] = []
-    for contender in chosen:
-        if contender.check is not None:
-            errors.append(contender.check())
-        else:
-            check_agreement(case, contender, prepared.truth)
-            errors.append(None)
-    chosen = [replace(c, figures=replace(c.figures, error=e)) for c, e in zip(chosen, errors, strict=True)]
+    chosen = []
+    for contender in prepared.contenders:
+        if quick and contender.slow:
+            continue
+        error = None
+        try:
+            if contender.check is not None:
+                error = contender.check()
+            else:
+                check_agreement(case, contender, prepared.truth)
+        except WrongResult as wrong:
+            if contender.role != "compiled":
+                raise
+            # A compiler's fault is not ours, and must not keep us from being measured against the others.
+            warnings.warn(f"{wrong}; the case goes on without it", stacklevel=2)
+            continue
+        chosen.append(replace(contender, figures=replace(contender.figures, error=error)))
     if prepared.one_pass is not None:
         pass_flops = observe(prepared.one_pass, device).flops
         chosen = [_observed(c, pass_flops, device) for c in chosen]
