@@ -1,6 +1,6 @@
 """All recipes on Fashion-MNIST under one budget: trains them, and writes pictures, figures and the table of docs.
 
-    python benchmarks/gallery.py --seconds 360 --jobs 2       # each on one thread, two at a time
+    python benchmarks/gallery.py --seconds 240 --jobs 2       # each on one thread, two at a time
     python benchmarks/gallery.py --only dcgan cgan            # some of them; the others keep their figures
 
 For each recipe it runs the command that the table prints, and nothing else. Figures are those of the run's own report,
@@ -113,7 +113,7 @@ def table(record: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=360, help="training time of each")
+    parser.add_argument("--seconds", type=int, default=240, help="training time of each")
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), help="only these")
     parser.add_argument("--jobs", type=int, default=1, help="how many at a time, one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs") / "gallery", help="folder of the runs")
