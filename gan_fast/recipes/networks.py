@@ -91,7 +91,8 @@ class NetworkRecipe(Recipe):
 class AdamRecipe(Recipe):
     """Adam for both networks, each at a rate of its own (two time scales, Heusel et al. 2017).
 
-    The defaults are those of WGAN-GP; a recipe whose paper has others says so.
+    The defaults are those of WGAN-GP; a recipe whose paper has others says so. Among bases it stands behind those that
+    change defaults of Recipe's: a dataclass takes all fields of a base, inherited ones too.
     """
 
     lr_g: float = 1e-4

@@ -28,7 +28,7 @@ from gan_fast.training.unroll import Score
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WaveGAN(AdamRecipe, SoundRecipe):
+class WaveGAN(SoundRecipe, AdamRecipe):
     """WaveGAN (Donahue et al. 2019): raw waveforms, WGAN-GP with phase shuffle."""
 
     name: ClassVar[str] = "wavegan"

@@ -52,6 +52,7 @@ def test_there_is_device_code() -> None:
     } <= set(SOURCES)
 
 
+@pytest.mark.slow  # minutes of nvcc for all kernels and architectures
 @pytest.mark.parametrize("arch", compilers.ARCHITECTURES)
 @pytest.mark.parametrize("name", SOURCES)
 def test_kernels_stay_in_registers(name: str, arch: str) -> None:

@@ -14,7 +14,8 @@ from simt import emulated, runner
 from support.strategies import draw_values, lay_out
 from support.tolerances import DTYPES, assert_close
 
-pytestmark = pytest.mark.skipif(runner.unavailable() is not None, reason=str(runner.unavailable()))
+# Compiling the kernels for the emulator takes minutes.
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(runner.unavailable() is not None, reason=str(runner.unavailable()))]
 
 # (shape, layout): rows of packets and of single elements, several tiles, few and many channels, single pixels
 SHAPES = [

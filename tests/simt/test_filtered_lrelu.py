@@ -17,7 +17,8 @@ from simt import runner as simt
 from support.reference_runner import eighths
 from support.strategies import lay_out
 
-pytestmark = pytest.mark.skipif(simt.unavailable() is not None, reason=str(simt.unavailable()))
+# Compiling the kernels for the emulator takes minutes.
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(simt.unavailable() is not None, reason=str(simt.unavailable()))]
 
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 

@@ -11,7 +11,8 @@ import pytest
 from simt import emulated
 from simt import runner as simt
 
-pytestmark = pytest.mark.skipif(simt.unavailable() is not None, reason=str(simt.unavailable()))
+# Compiling the kernels for the emulator takes minutes.
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(simt.unavailable() is not None, reason=str(simt.unavailable()))]
 
 THREADS, WARPS = 256, 8
 STORAGE = {"f64": np.float64, "f32": np.float32, "bf16": np.uint16, "f16": np.float16}

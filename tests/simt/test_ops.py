@@ -19,7 +19,8 @@ from gan_fast.reference.adversarial_loss import MEAN, NONE, SUM, Kind
 from simt import emulated, runner
 from support.strategies import lay_out
 
-pytestmark = pytest.mark.skipif(runner.unavailable() is not None, reason=str(runner.unavailable()))
+# Compiling the kernels for the emulator takes minutes.
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(runner.unavailable() is not None, reason=str(runner.unavailable()))]
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 # Terms are computed in the accumulation type and rounded once to the storage type: a few ulps of the wider of both.

@@ -10,7 +10,8 @@ import pytest
 from simt import emulated
 from simt import runner as simt
 
-pytestmark = pytest.mark.skipif(simt.unavailable() is not None, reason=str(simt.unavailable()))
+# Compiling the kernels for the emulator takes minutes.
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(simt.unavailable() is not None, reason=str(simt.unavailable()))]
 
 MAX_SEGMENTS, SUMS, FOLDED, THREADS = 20, 6, 5, 256
 
