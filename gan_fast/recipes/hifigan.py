@@ -108,9 +108,6 @@ class HiFiGAN(SoundRecipe):
         for name in ("strides", "kernels", "dilations", "periods"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         super().__post_init__()
-        for field in ("beta1", "beta2"):
-            if not 0.0 <= getattr(self, field) < 1.0:
-                raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)!r}")
         if self.lr_decay > 1:
             raise ValueError(f"lr_decay must be at most 1, got {self.lr_decay!r}")
         hop = math.prod(self.strides)
@@ -119,6 +116,10 @@ class HiFiGAN(SoundRecipe):
                 f"length must be a multiple of the strides' product, {hop}, above {(self.fft - hop) // 2}, "
                 f"got {self.length}"
             )
+
+    @classmethod
+    def decay_fields(cls) -> tuple[str, ...]:
+        return (*super().decay_fields(), "beta1", "beta2")
 
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:

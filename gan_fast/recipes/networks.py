@@ -107,11 +107,9 @@ class AdamRecipe(Recipe):
     beta2: float = 0.9
     """Adam's decay of the squared gradient."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field in ("beta1", "beta2"):
-            if not 0.0 <= getattr(self, field) < 1.0:
-                raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)!r}")
+    @classmethod
+    def decay_fields(cls) -> tuple[str, ...]:
+        return (*super().decay_fields(), "beta1", "beta2")
 
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:

@@ -95,11 +95,9 @@ class R3GAN(TechniqueRecipe):
     burn_in_kimg: float = 1000.0
     """Length of the schedules, in thousand images; the paper has 20,000."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field in ("beta2", "beta2_end"):
-            if not 0.0 <= getattr(self, field) < 1.0:
-                raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)!r}")
+    @classmethod
+    def decay_fields(cls) -> tuple[str, ...]:
+        return (*super().decay_fields(), "beta2", "beta2_end")
 
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:

@@ -230,9 +230,6 @@ class StyleGAN2(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("beta1", "beta2"):
-            if not 0.0 <= getattr(self, field) < 1.0:
-                raise ValueError(f"{field} must be in [0, 1), got {getattr(self, field)!r}")
         for field in ("style_mixing", "augment_p", "ada_target", "path_length_decay"):
             value = getattr(self, field)
             if value is not None and not 0.0 <= value <= 1.0:
@@ -245,6 +242,10 @@ class StyleGAN2(Recipe):
         if self.augment_policy is not None and augment == "none":
             raise ValueError("augment_policy is given and augment is 'none': use --augment ada or diffaugment")
         self._augmentation((0, 1))
+
+    @classmethod
+    def decay_fields(cls) -> tuple[str, ...]:
+        return (*super().decay_fields(), "beta1", "beta2")
 
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:

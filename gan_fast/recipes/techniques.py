@@ -87,8 +87,6 @@ class TechniqueRecipe(Recipe):
         super().__post_init__()
         if not 0 < self.top_k <= 1:
             raise ValueError(f"top_k must be a share of the batch in (0, 1], got {self.top_k!r}")
-        if not 0 <= self.lecam_decay < 1:
-            raise ValueError(f"lecam_decay must be in [0, 1), got {self.lecam_decay!r}")
         if not self.adversarial_weight and not self.feature_matching:
             raise ValueError("adversarial_weight is 0 and feature_matching too: the generator would have no loss")
         if self.minibatch_discrimination and self.penalties().interpolated:
@@ -99,6 +97,10 @@ class TechniqueRecipe(Recipe):
         transforms_of(self.bcr_policy)
         if self.techniques() != Techniques():
             self.techniques().check(self.updates, self.penalties().interpolated > 0, self.loss_function())
+
+    @classmethod
+    def decay_fields(cls) -> tuple[str, ...]:
+        return (*super().decay_fields(), "lecam_decay")
 
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:

@@ -79,8 +79,6 @@ class TranslationRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0.0 <= self.beta1 < 1.0:
-            raise ValueError(f"beta1 must be in [0, 1), got {self.beta1!r}")
         if not 0.0 <= self.decay <= 1.0:
             raise ValueError(f"decay must be in [0, 1], got {self.decay!r}")
         if self.updates == "simultaneous":
@@ -94,6 +92,10 @@ class TranslationRecipe(Recipe):
                 "the learning rate falls to 0 by the end of the run, which --seconds alone does not tell: give --kimg "
                 "or --steps too, or --decay 0"
             )
+
+    @classmethod
+    def decay_fields(cls) -> tuple[str, ...]:
+        return (*super().decay_fields(), "beta1")
 
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:

@@ -157,6 +157,10 @@ class Recipe:
             value = getattr(self, field)
             if value is not None and not value >= 0:
                 raise ValueError(f"{field} must be 0 or greater, got {value!r}")
+        for field in self.decay_fields():
+            value = getattr(self, field)
+            if not 0.0 <= value < 1.0:
+                raise ValueError(f"{field} must be in [0, 1), got {value!r}")
         # From a checkpoint's JSON it comes as a list.
         object.__setattr__(self, "metrics", tuple(self.metrics))
         check_metrics(self.metrics)
@@ -186,6 +190,11 @@ class Recipe:
     @classmethod
     def non_negative_fields(cls) -> tuple[str, ...]:
         return ("seed", "evaluation_samples", "ema_ramp")
+
+    @classmethod
+    def decay_fields(cls) -> tuple[str, ...]:
+        """Decays of moving averages, from 0 to below 1."""
+        return ()
 
     @property
     def budget(self) -> Budget:

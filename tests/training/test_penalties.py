@@ -12,6 +12,7 @@ from gan_fast.training import AdversarialStep, Latents, Trainer
 from gan_fast.training.distributed import World
 from gan_fast.training.machine import Machine
 from gan_fast.training.recipe import Penalties
+from training.adversarial_steps import FixedLatents
 
 CPU = torch.device("cpu")
 
@@ -28,17 +29,6 @@ def networks(kind, dtype=torch.float64):
     config = {"resolution": 8, "channels": 1, "latent_dim": 4, "base_channels": 4, "extra_layers": 1}
     pair = models.build("dcgan", **config, critic_norm=kind, generator_norm="batch", seed=3)
     return *(network.to(dtype) for network in pair), (1, 8, 8)
-
-
-class FixedLatents(Latents):
-    """float64 latents that are given out in turn."""
-
-    def __init__(self, batches):
-        super().__init__(4, 0, CPU, World())
-        self.batches = list(batches)
-
-    def draw(self, count):
-        return self.batches.pop(0)
 
 
 def make_step(generator, critic, latents, *, lr=0.05, period=1, machine=None, loss=None, **settings):

@@ -15,7 +15,7 @@ from gan_fast import _average, data, recipes
 from gan_fast.training import Latents, Trainer, checkpoint, distributed
 from gan_fast.training.distributed import World
 from gan_fast.training.step import Penalties
-from training.technique_steps import CPU, batch, make_step, networks
+from training.adversarial_steps import CPU, batch, make_step, networks
 
 SMALL = {"batch": 16, "latent_dim": 4, "base_channels": 4, "width": 16, "threads": 1, "device": "cpu", "quiet": True}
 GENTLE = {"instance_noise": 0.2, "instance_noise_kimg": 0.1, "top_k": 0.5, "top_k_kimg": 0.1, "feature_matching": 1.0}

@@ -16,7 +16,7 @@ from gan_fast.training.distributed import World
 from gan_fast.training.step import Penalties
 from gan_fast.training.techniques import Applied, LeCam, Techniques
 from gan_fast.training.unroll import unrolled
-from training.technique_steps import CPU, LR, MACHINE, batch, check_descent, make_step, networks, stream
+from training.adversarial_steps import CPU, LR, MACHINE, batch, check_descent, make_step, networks, stream
 
 # ---- with everything off
 

@@ -1,4 +1,4 @@
-"""Steps in float64 by gradient descent, in which a change of weights is a gradient: what tests of techniques share."""
+"""Steps in float64 by gradient descent, in which a change of weights is a gradient: what tests of steps share."""
 
 from __future__ import annotations
 
