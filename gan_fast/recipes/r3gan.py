@@ -10,8 +10,8 @@ cosine,
     value(t) = end + (start - end) (1 + cos(pi min(t / burn_in, 1))) / 2        t images
 
 Source: Huang et al., "The GAN is dead; long live the GAN! A Modern Baseline GAN", 2024, sections 3 and 4 and appendix.
-Schedules are those of its CIFAR-10 run (lr 2e-4 to 5e-5, gamma 0.05 to 0.005, beta2 0.9 to 0.99, batch 512, burn-in 20
-million images, half-life 5 million) but for time and size, which are made for two cores; each says the paper's.
+Its CIFAR-10 run has lr 2e-4 to 5e-5, gamma 0.05 to 0.005, beta2 0.9 to 0.99, batch 512, a burn-in of 20 million images
+and a half-life of 5 million; the schedules here have that form with values for networks that two cores can train.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class R3GAN(TechniqueRecipe):
     network: Literal["auto", "r3gan", "mlp"] = "auto"
     """Residual (images only) or fully connected. Default: r3gan for images, mlp for points."""
 
-    batch: int = 128
+    # Steps are what two cores are short of.
+    batch: int = 64
     """Samples per step, over all processes; the paper's CIFAR-10 run has 512."""
 
     latent_dim: int | None = None
@@ -71,17 +72,20 @@ class R3GAN(TechniqueRecipe):
     depth: int = 3
     """Hidden layers of a fully connected network."""
 
-    lr: float = 2e-4
-    """Adam's learning rate for both networks, at first."""
+    # At the paper's rates and gammas these small networks learn slowly and their critic tells noise of the generator's
+    # from the data's exact blacks: stacked digits after 200 thousand images, KL 0.93 at gamma 0.5 and a rate of 5e-4,
+    # 0.77 at 5 and 5e-4, 0.51 at 5 and 1e-3, 0.28 at 10 and 2e-3.
+    lr: float = 2e-3
+    """Adam's learning rate for both networks, at first; the paper's CIFAR-10 run has 2e-4."""
 
-    lr_end: float = 5e-5
-    """And after the burn-in."""
+    lr_end: float = 1e-4
+    """And after the burn-in; the paper has 5e-5."""
 
-    gamma: float = 0.05
-    """Weight of R1 and of R2, at first."""
+    gamma: float = 10.0
+    """Weight of R1 and of R2, at first; the paper has 0.05 for CIFAR-10, 2 for faces of 64 pixels, 150 for 256."""
 
-    gamma_end: float = 0.005
-    """And after the burn-in."""
+    gamma_end: float = 2.0
+    """And after the burn-in; the paper has a tenth of the first."""
 
     beta2: float = 0.9
     """Adam's decay of the squared gradient, at first; that of the mean gradient is 0."""
@@ -89,10 +93,10 @@ class R3GAN(TechniqueRecipe):
     beta2_end: float = 0.99
     """And after the burn-in."""
 
-    ema_kimg: float = 50.0
+    ema_kimg: float = 10.0
     """Half-life of the averaged generator after the burn-in, in thousand images; from 0. The paper has 5,000."""
 
-    burn_in_kimg: float = 1000.0
+    burn_in_kimg: float = 200.0
     """Length of the schedules, in thousand images; the paper has 20,000."""
 
     @classmethod

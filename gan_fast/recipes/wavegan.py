@@ -19,12 +19,11 @@ from torch import Tensor
 from gan_fast import losses
 from gan_fast.augment.draws import Draws
 from gan_fast.models.wavegan import Critic
-from gan_fast.penalties import gradient_penalty
+from gan_fast.recipes.dcgan import LossName
 from gan_fast.recipes.networks import AdamRecipe
 from gan_fast.recipes.sound import SoundRecipe
 from gan_fast.training.recipe import Budget, Penalties
 from gan_fast.training.step import AdversarialStep, Players, Step
-from gan_fast.training.unroll import Score
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +51,16 @@ class WaveGAN(SoundRecipe, AdamRecipe):
     gp_weight: float = 10.0
     """Lambda, the weight of the gradient penalty."""
 
+    loss: LossName = "wasserstein"
+    """Adversarial loss; the paper's is wasserstein."""
+
+    r1: float = 0.0
+    """Weight of r1/2 E |d logit / d real|^2 in the critic's loss."""
+
+    # Huang et al. 2024 (R3GAN): with the relativistic loss, instead of the gradient penalty.
+    r2: float = 0.0
+    """Weight of r2/2 E |d logit / d fake|^2 in the critic's loss."""
+
     beta1: float = 0.5
     """Adam's decay of the mean gradient."""
 
@@ -61,7 +70,7 @@ class WaveGAN(SoundRecipe, AdamRecipe):
 
     @classmethod
     def non_negative_fields(cls) -> tuple[str, ...]:
-        return (*super().non_negative_fields(), "gp_weight", "shuffle")
+        return (*super().non_negative_fields(), "gp_weight", "shuffle", "r1", "r2")
 
     def latent_size(self, shape: tuple[int, ...]) -> int:
         return self.latent_dim
@@ -74,10 +83,10 @@ class WaveGAN(SoundRecipe, AdamRecipe):
         return "wavegan", {name: getattr(self, name) for name in names}
 
     def loss_function(self) -> losses.AdversarialLoss:
-        return losses.WassersteinLoss()
+        return losses.get(self.loss)()
 
     def penalties(self) -> Penalties:
-        return Penalties(interpolated=self.gp_weight)
+        return Penalties(r1=self.r1, r2=self.r2, interpolated=self.gp_weight)
 
     def step(self, players: Players) -> Step:
         return WaveGANStep(
@@ -103,34 +112,8 @@ class WaveGANStep(AdversarialStep):
         super().__init__(*args, seed=seed, **kwargs)
         self.streams["shuffle"] = torch.Generator(self.machine.device).manual_seed(seed + 2)
 
-    def train_generator(self, real: Tensor, labels: Tensor | None = None) -> Tensor:
-        # The critic only passes the gradient on: its own weight gradients would be computed for nothing.
-        self.critic.requires_grad_(False)
-        with self.machine.autocast():
-            fake = self.generator(self.latents.draw(len(real)))
-            logits = self.critic(fake, self._shifts(len(real)))
-        loss: Tensor = self.loss.generator(fake=logits)
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._descend(self.generator, self.generator_optimizer)
-        self.critic.requires_grad_(True)
-        return loss.detach()
-
-    def _logits(
-        self, real: Tensor, fake: Tensor, labels: Tensor | None, score: Score | None = None
-    ) -> tuple[Tensor, Tensor]:
-        shifts = torch.cat([self._shifts(len(real)), self._shifts(len(fake))])
-        real_logits, fake_logits = self.critic(torch.cat([real, fake.to(real.dtype)]), shifts).chunk(2)
-        return real_logits, fake_logits
-
-    def _interpolated_penalty(self, real: Tensor, fake: Tensor, labels: Tensor | None, weight: float) -> Tensor:
-        stream, count, world = self.streams["interpolation"], len(real), self.world
-        arguments = {"shifts": self._shifts(count)}
-        # As with latents, every rank moves the stream by the whole batch and uses its own part.
-        torch.rand(count * world.rank, generator=stream, device=real.device)
-        penalty = gradient_penalty(self.critic, real, fake, weight=weight, critic_kwargs=arguments, generator=stream)
-        torch.rand(count * (world.size - 1 - world.rank), generator=stream, device=real.device)
-        return penalty
+    def _critic_arguments(self, count: int, labels: Tensor | None) -> dict[str, Tensor]:
+        return {"shifts": self._shifts(count)}
 
     def _shifts(self, count: int) -> Tensor:
         """r, whole numbers `[count, shuffles]` uniform in -n..n, this rank's rows of the whole batch's."""

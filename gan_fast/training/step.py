@@ -210,7 +210,7 @@ class AdversarialStep:
             if compares:
                 real_logits, fake_logits = self._logits(shown_real, shown, labels, score)
             else:
-                real_logits, fake_logits = None, score(shown, **_given(labels))
+                real_logits, fake_logits = None, score(shown, **self._critic_arguments(len(shown), labels))
         loss = self.techniques.generator_loss(self.loss, real_logits, fake_logits, features)
         if settings.zcr_generator:
             with self.machine.autocast():
@@ -256,7 +256,7 @@ class AdversarialStep:
                     loss=self.loss,
                     r1=r1,
                     r2=r2,
-                    critic_kwargs=_given(labels),
+                    critic_kwargs=self._critic_arguments(len(real), labels),
                     generator_loss=generator_loss,
                     plan=self.plan,
                 )
@@ -320,11 +320,10 @@ class AdversarialStep:
 
     def _interpolated_penalty(self, real: Tensor, fake: Tensor, labels: Tensor | None, weight: float) -> Tensor:
         stream, count, world = self.streams["interpolation"], len(real), self.world
+        arguments = self._critic_arguments(count, labels)
         # As with latents, every rank moves the stream by the whole batch and uses its own part.
         torch.rand(count * world.rank, generator=stream, device=real.device)
-        penalty = gradient_penalty(
-            self.critic, real, fake, weight=weight, critic_kwargs=_given(labels), generator=stream
-        )
+        penalty = gradient_penalty(self.critic, real, fake, weight=weight, critic_kwargs=arguments, generator=stream)
         torch.rand(count * (world.size - 1 - world.rank), generator=stream, device=real.device)
         return penalty
 
@@ -335,11 +334,16 @@ class AdversarialStep:
         return real_logits, fake_logits
 
     def _logits_of(self, views: list[Tensor], labels: Tensor | None, score: Score) -> list[Tensor]:
+        given = [self._critic_arguments(len(view), labels) for view in views]
         if not self._scores_together:
-            return [score(view, **_given(labels)) for view in views]
-        everyone = None if labels is None else labels.repeat(len(views), 1)
+            return [score(view, **arguments) for view, arguments in zip(views, given, strict=True)]
         together = torch.cat([view.to(views[0].dtype) for view in views])
-        return list(score(together, **_given(everyone)).chunk(len(views)))
+        everyone = {name: torch.cat([arguments[name] for arguments in given]) for name in given[0]}
+        return list(score(together, **everyone).chunk(len(views)))
+
+    def _critic_arguments(self, count: int, labels: Tensor | None) -> dict[str, Tensor]:
+        """What the critic is called with beside `count` samples: a row for each."""
+        return _given(labels)
 
     def _descend(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         average_gradients(network.parameters(), self.world)
@@ -347,5 +351,5 @@ class AdversarialStep:
 
 
 def _given(labels: Tensor | None) -> dict[str, Tensor]:
-    """What conditional networks are called with beside latents or samples; nothing of others."""
+    """What conditional networks are called with beside latents or samples; nothing for others."""
     return {} if labels is None else {"labels": labels}

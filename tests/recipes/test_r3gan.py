@@ -1,4 +1,4 @@
-"""R3GAN's schedules, and a training on stacked digits held to a figure."""
+"""R3GAN: its schedules, its plan, and a training on stacked digits held to a figure."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from gan_fast import data, recipes
+from gan_fast.metrics.stacked import evaluate_stacked
 from gan_fast.training import Trainer
 
 
 def test_schedules_are_half_cosines_and_reach_the_step():
     recipe = recipes.get("r3gan", burn_in_kimg=1.0, ema_kimg=8.0, batch=50)
-    assert recipe.at(0) == {"lr": 2e-4, "gamma": 0.05, "beta2": 0.9, "ema_kimg": 0.0}
-    ends = {"lr": 5e-5, "gamma": 0.005, "beta2": 0.99, "ema_kimg": 8.0}
+    assert recipe.at(0) == {"lr": 2e-3, "gamma": 10.0, "beta2": 0.9, "ema_kimg": 0.0}
+    ends = {"lr": 1e-4, "gamma": 2.0, "beta2": 0.99, "ema_kimg": 8.0}
     assert recipe.at(1000) == pytest.approx(ends) and recipe.at(10**9) == pytest.approx(ends)
-    assert recipe.at(500) == pytest.approx({"lr": 1.25e-4, "gamma": 0.0275, "beta2": 0.945, "ema_kimg": 4.0})
+    assert recipe.at(500) == pytest.approx({"lr": 1.05e-3, "gamma": 6.0, "beta2": 0.945, "ema_kimg": 4.0})
     trainer = Trainer(recipe, data=data.load("ring8"))
     for _ in range(11):
         trainer.step(trainer.feed.next())
@@ -45,3 +46,22 @@ def test_impossible_settings_are_refused(settings, named):
 def test_residual_networks_refuse_points():
     with pytest.raises(ValueError, match="network r3gan is for images"):
         Trainer(recipes.get("r3gan", network="r3gan"), data=data.load("ring8"))
+
+
+@pytest.mark.slow
+def test_a_thousand_modes_grow_even():
+    """KL of the modes of 4,000 samples to uniform after 64 kimg: 0.79 and 0.86 over two seeds, of the Gaussian of the
+    pixels 1.08; the bound is 1.0.
+
+    Broken, same measure: without R1 and R2 1.20, with both at 0.05 1.05, a critic that is never updated 6.5, the sign
+    of the generator's loss flipped 6.9.
+    """
+    stacked = data.load("stacked-digits")
+    small = {"network": "mlp", "burn_in_kimg": 64.0, "ema_kimg": 5.0, "device": "cpu", "threads": 1}
+    trainer = Trainer(recipes.get("r3gan", **small), data=stacked)
+    while trainer.images < 64_000:
+        trainer.step(trainer.feed.next())
+    torch.set_num_threads(2)
+    report = evaluate_stacked(trainer.sample(4000), stacked)
+    assert report.figures.kl < 1.0, "\n".join(report.lines())
+    assert report.figures.caught > 600

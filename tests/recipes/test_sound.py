@@ -103,6 +103,31 @@ def test_wavegans_critic_step_is_its_formula(beeps):
         torch.testing.assert_close(own, p.grad, rtol=1e-4, atol=1e-5)
 
 
+def test_wavegan_with_the_relativistic_loss_and_r1_and_r2_is_its_formula(beeps):
+    """softplus(D(G(z)) - D(x)) + |grad D(x)|^2 + 3/2 |grad D(G(z))|^2, a pair of sounds under the same shifts."""
+    other = {"shuffle": 1, "loss": "relativistic", "gp_weight": 0.0, "r1": 2.0, "r2": 3.0, "critic_steps": 1}
+    trainer = Trainer(recipes.get("wavegan", data=str(beeps), precision="fp32", **{**WAVEGAN, **other}))
+    step, real, critic = trainer.adversarial_step, trainer.feed.next(), trainer.critic
+    fake = trainer.generator(torch.randn(8, 8)).detach()
+    before = step.streams["shuffle"].get_state()
+    step._critic_gradients(real, fake)
+    got = [p.grad.clone() for p in critic.parameters()]
+    critic.zero_grad()
+    step.streams["shuffle"].set_state(before)
+    shifts = step._shifts(8)
+    x, y = real.clone().requires_grad_(), fake.clone().requires_grad_()
+    of_real, of_fake = critic(x, shifts), critic(y, shifts)
+    loss = torch.nn.functional.softplus(of_fake - of_real).mean()
+    for weight, logits, sounds in ((2.0, of_real, x), (3.0, of_fake, y)):
+        (slope,) = torch.autograd.grad(logits.sum(), sounds, create_graph=True)
+        loss = loss + weight / 2 * slope.square().flatten(1).sum(1).mean()
+    loss.backward()
+    for own, p in zip(got, critic.parameters(), strict=True):
+        expected = torch.zeros_like(p) if p.grad is None else p.grad
+        torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
+    assert "interpolation" not in step.streams
+
+
 def test_hifigans_losses_are_their_formulas(beeps):
     """A step at rates so small that the generator's loss is that of the weights before: the sum of its three terms."""
     recipe = recipes.get("hifigan", data=str(beeps), precision="fp32", **HIFIGAN, lr=1e-12, weight_decay=0.0)
