@@ -196,7 +196,8 @@ def test_export_a_run(tmp_path, monkeypatch, capsys):
         assert "pip install 'gan-fast[export]'" in capsys.readouterr().err
 
 
-STRANGER_TO_RUNS = """
+STRANGERS_TO_RUNS = {
+    "pt2": """
 import sys
 sys.modules["gan_fast"] = None
 import torch
@@ -204,16 +205,29 @@ from safetensors.torch import load_file, save_file
 found = {}
 for path in sys.argv[1:]:
     run = torch.export.load(f"{path}.pt2").module()
-    asked = load_file(f"{path}.safetensors")
-    for name, inputs in asked.items():
+    for name, inputs in load_file(f"{path}.safetensors").items():
         found[name] = run(**{name.split()[1]: inputs}).clone()
 save_file(found, "found.safetensors")
-"""
+""",
+    "onnx": """
+import sys
+sys.modules["gan_fast"] = sys.modules["torch"] = None
+import onnxruntime
+from safetensors.numpy import load_file, save_file
+found = {}
+for path in sys.argv[1:]:
+    session = onnxruntime.InferenceSession(f"{path}.onnx")
+    for name, inputs in load_file(f"{path}.safetensors").items():
+        (found[name],) = session.run(None, {name.split()[1]: inputs})
+save_file(found, "found.safetensors")
+""",
+}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", STRANGERS_TO_RUNS)
 @torch.no_grad()
-def test_translators_and_vocoders(tmp_path, monkeypatch, capsys):
+def test_translators_and_vocoders(tmp_path, monkeypatch, capsys, kind):
     """Both directions of a cyclegan, a pix2pix and a hifigan, of sizes other than those they were trained and traced
     with."""
     from gan_fast import data, recipes
@@ -222,6 +236,8 @@ def test_translators_and_vocoders(tmp_path, monkeypatch, capsys):
     from gan_fast.training.vocoding import Vocoder
     from sound.clips import folder
 
+    for package in ("onnx", "onnxruntime", "onnxscript") if kind == "onnx" else ():
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'gan-fast[export]'")
     monkeypatch.chdir(tmp_path)
     small = {"batch": 4, "threads": 1, "quiet": True, "device": "cpu", "steps": 1}
     patches = {**small, "base_channels": 4, "critic_channels": 4}
@@ -239,14 +255,14 @@ def test_translators_and_vocoders(tmp_path, monkeypatch, capsys):
     expected = {}
     for file, (run, direction) in files.items():
         chosen = ["--direction", direction] if direction else []
-        assert main(["export", "--run", run, "--out", f"{file}.pt2", *chosen]) == 0
+        assert main(["export", "--run", run, "--out", f"{file}.{kind}", *chosen]) == 0
         translator = Translator(tmp_path / run)
         stream = torch.Generator().manual_seed(3)
         images = torch.rand(2, 3, 5 * translator.multiple, 7 * translator.multiple, generator=stream) * 2 - 1
         save_file({f"{file} images": images}, tmp_path / f"{file}.safetensors")
         expected[f"{file} images"] = translator.translate(images, direction or "AtoB")
     assert "images [N, 3, H, W] -> translated [N, 3, H, W]" in capsys.readouterr().out
-    assert main(["export", "--run", "hifigan", "--out", "voice.pt2"]) == 0
+    assert main(["export", "--run", "hifigan", "--out", f"voice.{kind}"]) == 0
     assert "log_mels [N, 24, F] -> sounds [N, 1, 64 F]" in capsys.readouterr().out
     mels = torch.randn(2, 24, 19, generator=torch.Generator().manual_seed(4)) - 4
     save_file({"voice log_mels": mels}, tmp_path / "voice.safetensors")
@@ -257,7 +273,7 @@ def test_translators_and_vocoders(tmp_path, monkeypatch, capsys):
         (["--run", "hifigan", "--direction", "AtoB"], "leave --direction out"),
     ):
         assert main(["export", "--out", "no.pt2", *arguments]) == 1 and message in capsys.readouterr().err
-    subprocess.run([sys.executable, "-c", STRANGER_TO_RUNS, *files, "voice"], check=True, timeout=300, cwd=tmp_path)
+    subprocess.run([sys.executable, "-c", STRANGERS_TO_RUNS[kind], *files, "voice"], check=True, timeout=300)
     answers = load_file(tmp_path / "found.safetensors")
     assert answers.keys() == expected.keys()
     for name, value in expected.items():
