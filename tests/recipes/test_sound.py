@@ -118,8 +118,8 @@ def test_wavegan_with_the_relativistic_loss_and_r1_and_r2_is_its_formula(beeps):
     x, y = real.clone().requires_grad_(), fake.clone().requires_grad_()
     of_real, of_fake = critic(x, shifts), critic(y, shifts)
     loss = torch.nn.functional.softplus(of_fake - of_real).mean()
-    for weight, logits, sounds in ((2.0, of_real, x), (3.0, of_fake, y)):
-        (slope,) = torch.autograd.grad(logits.sum(), sounds, create_graph=True)
+    for weight, logits, clips in ((2.0, of_real, x), (3.0, of_fake, y)):
+        (slope,) = torch.autograd.grad(logits.sum(), clips, create_graph=True)
         loss = loss + weight / 2 * slope.square().flatten(1).sum(1).mean()
     loss.backward()
     for own, p in zip(got, critic.parameters(), strict=True):
