@@ -78,7 +78,8 @@ def bias_act(
         x = x * s if noise is None else torch.addcmul((noise * gain).to(x.dtype), x, s)
         x = x if bias is None else x.add_(bias)
     elif bias is not None:
-        x = torch.add(bias, x, alpha=gain)
+        # Compiled, add(bias, x @ w, alpha=gain) loses the gain (torch 2.11 to 2.14 at least).
+        x = torch.add(bias, x, alpha=gain) if x.dim() > 2 else x * gain + bias
     elif gain != 1:
         x = x * gain
     x = F.leaky_relu(x, 0.2, inplace=bias is not None) if act == "lrelu" else x
