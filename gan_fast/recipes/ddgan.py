@@ -71,7 +71,7 @@ class DDGAN(AdamRecipe):
     critic: Literal["residual", "dcgan"] = "residual"
     """The convolutional critic: R3GAN's residual one, or DCGAN's."""
 
-    # The width of the critic is what small pictures were short of: digits, 64 kimg, with 16 channels at 8 pixels a proxy
+    # The critic's width is what small pictures were short of: digits, 64 kimg, with 16 channels at 8 pixels a proxy
     # distance of 35, with 64 of 23.
     critic_channels: int | None = None
     """Channels of the convolutional critic at the image's side (residual) or half of it (dcgan), doubled at each
