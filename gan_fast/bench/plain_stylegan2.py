@@ -78,7 +78,7 @@ def bias_act(
         x = x * s if noise is None else torch.addcmul((noise * gain).to(x.dtype), x, s)
         x = x if bias is None else x.add_(bias)
     elif bias is not None:
-        # Compiled, add(bias, x @ w, alpha=gain) loses the gain (torch 2.11 to 2.14 at least).
+        # Compiled, add(bias, x @ w, alpha=gain) loses the gain (torch 2.11.0 and 2.14.1).
         x = torch.add(bias, x, alpha=gain) if x.dim() > 2 else x * gain + bias
     elif gain != 1:
         x = x * gain

@@ -28,7 +28,7 @@ from gan_fast.augment.draws import Draws
 from gan_fast.losses import AdversarialLoss, CriticStats, NonSaturatingLoss
 from gan_fast.models import ddgan
 from gan_fast.penalties import critic_backward
-from gan_fast.recipes.networks import AdamRecipe
+from gan_fast.recipes.networks import AdamRecipe, channels_at
 from gan_fast.training.distributed import average_gradients
 from gan_fast.training.recipe import Budget, Penalties
 from gan_fast.training.step import Players, Step, StepStats
@@ -155,7 +155,7 @@ class DDGAN(AdamRecipe):
             critic = {"shape": list(shape), **size}
             return "ddgan", {**shared, "network": "mlp", **size, "critic_network": "mlp", "critic": critic}
         names = ("style_dim", "base_channels", "max_channels", "blocks")
-        width = self.critic_channels or max(512 // shape[-1], 8)
+        width = self.critic_channels or channels_at(shape[-1])
         critic = {
             "resolution": shape[-1],
             "channels": shape[0],

@@ -122,6 +122,14 @@ class AdamRecipe(Recipe):
         return adam(generator, self.lr_g, betas), adam(critic, self.lr_d, betas)
 
 
+def channels_at(side: int) -> int:
+    """Channels of residual networks at an image's side that a CPU has time for: 512 / side, at least 8.
+
+    With 64 at 32 pixels one core saw 17 images a second of an R3GAN; 16 at 8 pixels were too few for ddgan's critic.
+    """
+    return max(512 // side, 8)
+
+
 def adam(network: nn.Module, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
     """One kernel for all parameters; on CUDA with its step count on the device, so that a graph can hold it."""
     parameters, betas = list(network.parameters()), (float(betas[0]), float(betas[1]))

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from gan_fast import losses
-from gan_fast.recipes.networks import adam
+from gan_fast.recipes.networks import adam, channels_at
 from gan_fast.recipes.techniques import TechniqueRecipe
 from gan_fast.training.ema import EMA
 from gan_fast.training.recipe import Budget, Penalties
@@ -48,8 +48,6 @@ class R3GAN(TechniqueRecipe):
     latent_dim: int | None = None
     """Length of a latent vector. Default: the paper's 64 for images, for points as many as they have coordinates."""
 
-    # Wide layers at large sides are what a CPU has no time for: with 64 channels at 32 pixels one core saw 17 images a
-    # second.
     base_channels: int | None = None
     """Channels at the image's side, doubled at each halving; the paper's CIFAR-10 run has 768 at every side. Default:
     512 / side, at least 8."""
@@ -82,10 +80,10 @@ class R3GAN(TechniqueRecipe):
     """And after the burn-in; the paper has 5e-5."""
 
     gamma: float = 10.0
-    """Weight of R1 and of R2, at first; the paper has 0.05 for CIFAR-10, 2 for faces of 64 pixels, 150 for 256."""
+    """Weight of R1 and of R2, at first; the paper's CIFAR-10 run has 0.05."""
 
     gamma_end: float = 2.0
-    """And after the burn-in; the paper has a tenth of the first."""
+    """And after the burn-in; the paper has 0.005."""
 
     beta2: float = 0.9
     """Adam's decay of the squared gradient, at first; that of the mean gradient is 0."""
@@ -128,7 +126,7 @@ class R3GAN(TechniqueRecipe):
                 "use --network mlp or auto"
             )
         names = ("max_channels", "blocks", "expansion", "group_size")
-        own = {"latent_dim": self.latent_size(shape), "base_channels": self.base_channels or max(512 // shape[-1], 8)}
+        own = {"latent_dim": self.latent_size(shape), "base_channels": self.base_channels or channels_at(shape[-1])}
         own |= {name: getattr(self, name) for name in names}
         return "r3gan", {"resolution": shape[-1], "channels": shape[0], **own, **self.critic_sees()}
 

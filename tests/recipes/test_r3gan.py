@@ -10,6 +10,13 @@ from gan_fast.metrics.stacked import evaluate_stacked
 from gan_fast.training import Trainer
 
 
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
 def test_schedules_are_half_cosines_and_reach_the_step():
     recipe = recipes.get("r3gan", burn_in_kimg=1.0, ema_kimg=8.0, batch=50)
     assert recipe.at(0) == {"lr": 2e-3, "gamma": 10.0, "beta2": 0.9, "ema_kimg": 0.0}
@@ -31,7 +38,6 @@ def test_the_critic_takes_the_shared_plan():
     trainer = Trainer(recipes.get("r3gan", device="cpu", threads=1, **settings), data=data.load("stacked-digits"))
     stats = trainer.step(trainer.feed.next())
     assert stats.critic.plan == "shared" and stats.critic.r1 is not None and stats.critic.r2 is not None
-    torch.set_num_threads(2)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +67,6 @@ def test_a_thousand_modes_grow_even():
     trainer = Trainer(recipes.get("r3gan", **small), data=stacked)
     while trainer.images < 64_000:
         trainer.step(trainer.feed.next())
-    torch.set_num_threads(2)
     report = evaluate_stacked(trainer.sample(4000), stacked)
     assert report.figures.kl < 1.0, "\n".join(report.lines())
     assert report.figures.caught > 600
