@@ -12,6 +12,15 @@ wave begins, which transposed convolutions give away. D takes the r as an argume
 they come from; without them nothing is moved.
 
 Source: Donahue, McAuley and Puckette, "Adversarial Audio Synthesis", ICLR 2019, sections 3.1 to 3.3 and appendix D.
+
+Not the paper's is a critic of spectrograms, which costs a fraction of D and does not ask G for a phase:
+
+    L(x)  = log(1 + 50 m(x)) / 2        m: 4/fft |STFT(x)|, averaged with each mel filter's weights as shares
+    D'    L [N, bands, frames] -> (leaky_relu(linear))^depth -> linear -> logits [N]
+
+4/fft makes a sine of amplitude 1 a peak of 1; bands 34 dB below are a level of log(2) / 2. The paper's SpecGAN has
+spectrograms on both sides, with a G that makes them; critics of spectrograms behind a G of waveforms are those of Jang
+et al., "UnivNet", Interspeech 2021, convolutional there.
 """
 
 from __future__ import annotations
@@ -20,8 +29,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_fast.models import mlp
+from gan_fast.sound.mel import MelSpectrogram, hearing
+
 KERNEL, STRIDE, LEAK = 25, 4, 0.2
 _LEAST, _MOST = 16, 64
+_LOUDNESS = 50.0
 
 
 def layers_for(length: int) -> tuple[int, int]:
@@ -106,6 +119,29 @@ class Critic(nn.Module):
         return self.last(x.flatten(1)).flatten()
 
 
+class SpectrogramCritic(mlp.Critic):
+    """Levels `[N, bands, frames]`, which `levels` makes of waveforms, to raw logits `[N]`."""
+
+    shuffle = shuffles = 0
+
+    def __init__(self, length: int, rate: int, *, mels: int, width: int, depth: int) -> None:
+        settings = hearing(rate, mels)._replace(bands=mels)
+        if length % settings.hop:
+            raise ValueError(
+                f"at {rate} samples per second a critic of spectrograms hears clips of a multiple of {settings.hop} "
+                f"samples, got length {length}: use another length or critic waveform"
+            )
+        super().__init__((settings.bands, length // settings.hop), width=width, depth=depth)
+        self.mel = MelSpectrogram(settings)
+
+    def levels(self, audio: Tensor) -> Tensor:
+        """L of waveforms `[N, 1, length]`, in fp32; differentiable twice."""
+        magnitude = self.mel.magnitude(audio) * (4 / self.mel.settings.fft)
+        shares = self.mel.filters / self.mel.filters.sum(1, keepdim=True)
+        with torch.autocast(audio.device.type, enabled=False):
+            return torch.log1p(_LOUDNESS * torch.matmul(shares, magnitude)) / 2
+
+
 @torch.no_grad()
 def _initialise(network: nn.Module) -> None:
     """Glorot's uniform weights and zero biases, as the authors' code has them."""
@@ -117,15 +153,30 @@ def _initialise(network: nn.Module) -> None:
 
 
 def build(
-    length: int = 16_384, rate: int = 16_000, *, latent_dim: int = 100, base_channels: int = 64, shuffle: int = 2
-) -> tuple[Generator, Critic]:
-    """The pair, with the paper's networks for a second of sound as defaults."""
-    for name, value in {"latent_dim": latent_dim, "base_channels": base_channels, "rate": rate}.items():
+    length: int = 16_384,
+    rate: int = 16_000,
+    *,
+    latent_dim: int = 100,
+    base_channels: int = 64,
+    shuffle: int = 2,
+    critic: str = "waveform",
+    mels: int = 40,
+    width: int = 256,
+    depth: int = 2,
+) -> tuple[Generator, Critic | SpectrogramCritic]:
+    """The pair, with the paper's networks for a second of sound as defaults.
+
+    shuffle is for a critic "waveform"; mels, width and depth for a critic "spectrogram".
+    """
+    counts = {"latent_dim": latent_dim, "base_channels": base_channels, "rate": rate}
+    for name, value in {**counts, "mels": mels, "width": width, "depth": depth}.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive whole number, got {value!r}")
     if not isinstance(shuffle, int) or shuffle < 0:
         raise ValueError(f"shuffle must be 0 or a positive whole number, got {shuffle!r}")
-    return (
-        Generator(length, rate, latent_dim=latent_dim, base_channels=base_channels),
-        Critic(length, base_channels=base_channels, shuffle=shuffle),
-    )
+    if critic not in ("waveform", "spectrogram"):
+        raise ValueError(f"critic must be 'waveform' or 'spectrogram', got {critic!r}")
+    generator = Generator(length, rate, latent_dim=latent_dim, base_channels=base_channels)
+    if critic == "spectrogram":
+        return generator, SpectrogramCritic(length, rate, mels=mels, width=width, depth=depth)
+    return generator, Critic(length, base_channels=base_channels, shuffle=shuffle)

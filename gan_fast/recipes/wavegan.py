@@ -6,19 +6,22 @@
 where each call of D shuffles phases anew: see `gan_fast.models.wavegan`. Source: Donahue, McAuley and Puckette,
 "Adversarial Audio Synthesis", ICLR 2019; with `--length 16384 --base-channels 64` it is the paper's (batch 64, Adam at
 1e-4 with betas 0.5 and 0.9, lambda 10, shuffle 2). The defaults are a size that two cores can train.
+
+With `--critic spectrogram`, which is not the paper's, D judges levels L(x) of mel bands instead, nothing is shuffled,
+and penalties are those of gradients by L.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from gan_fast import losses
 from gan_fast.augment.draws import Draws
-from gan_fast.models.wavegan import Critic
+from gan_fast.models.wavegan import Critic, SpectrogramCritic
 from gan_fast.recipes.dcgan import LossName
 from gan_fast.recipes.networks import AdamRecipe
 from gan_fast.recipes.sound import SoundRecipe
@@ -42,8 +45,20 @@ class WaveGAN(SoundRecipe, AdamRecipe):
     base_channels: int = 16
     """Channels at a quarter of the clip's length; each further quartering doubles them. The paper's 64."""
 
+    critic: Literal["waveform", "spectrogram"] = "waveform"
+    """What is judged: the waveform by convolutions, as in the paper, or its mel spectrogram by an MLP."""
+
     shuffle: int = 2
-    """Phase shuffle: the critic's activations are moved by up to this many samples; 0 for none."""
+    """Phase shuffle: the waveform critic's activations are moved by up to this many samples; 0 for none."""
+
+    mels: int = 40
+    """Mel bands that the spectrogram critic hears."""
+
+    width: int = 256
+    """Units of each hidden layer of the spectrogram critic."""
+
+    depth: int = 2
+    """Hidden layers of the spectrogram critic."""
 
     critic_steps: int = 5
     """Critic steps for each generator step."""
@@ -66,7 +81,7 @@ class WaveGAN(SoundRecipe, AdamRecipe):
 
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:
-        return (*super().positive_fields(), "latent_dim", "base_channels", "critic_steps")
+        return (*super().positive_fields(), "latent_dim", "base_channels", "critic_steps", "mels", "width", "depth")
 
     @classmethod
     def non_negative_fields(cls) -> tuple[str, ...]:
@@ -79,7 +94,7 @@ class WaveGAN(SoundRecipe, AdamRecipe):
         return self.critic_steps
 
     def networks(self, shape: tuple[int, ...], classes: int = 0) -> tuple[str, dict[str, Any]]:
-        names = ("length", "rate", "latent_dim", "base_channels", "shuffle")
+        names = ("length", "rate", "latent_dim", "base_channels", "shuffle", "critic", "mels", "width", "depth")
         return "wavegan", {name: getattr(self, name) for name in names}
 
     def loss_function(self) -> losses.AdversarialLoss:
@@ -104,15 +119,21 @@ class WaveGAN(SoundRecipe, AdamRecipe):
 
 
 class WaveGANStep(AdversarialStep):
-    """The two updates with a critic whose every call shuffles phases, by a stream of its own."""
+    """The two updates with a critic that hears levels, or whose every call shuffles phases, by a stream of its own."""
 
-    critic: Critic
+    critic: Critic | SpectrogramCritic
 
     def __init__(self, *args: Any, seed: int, **kwargs: Any) -> None:
         super().__init__(*args, seed=seed, **kwargs)
         self.streams["shuffle"] = torch.Generator(self.machine.device).manual_seed(seed + 2)
 
+    def _shown(self, samples: Tensor) -> Tensor:
+        shown = super()._shown(samples)
+        return self.critic.levels(shown) if isinstance(self.critic, SpectrogramCritic) else shown
+
     def _critic_arguments(self, count: int, labels: Tensor | None) -> dict[str, Tensor]:
+        if isinstance(self.critic, SpectrogramCritic):
+            return {}
         return {"shifts": self._shifts(count)}
 
     def _shifts(self, count: int) -> Tensor:

@@ -190,7 +190,7 @@ class AdversarialStep:
             latents = self.latents.draw(len(real))
             fake = self.generator(latents, **_given(labels)).to(real.dtype)
         self.critic_optimizer.zero_grad(set_to_none=True)
-        stats = self._critic_gradients(self.techniques.show(real), self.techniques.show(fake), labels)
+        stats = self._critic_gradients(self._shown(real), self._shown(fake), labels)
         self._consistency_gradients(real, fake, latents, labels)
         self._update_critic(stats)
         return stats
@@ -203,8 +203,8 @@ class AdversarialStep:
         with self.machine.autocast():
             latents = self.latents.draw(len(real))
             fake = self.generator(latents, **_given(labels))
-        shown = self.techniques.show(fake)
-        shown_real = self.techniques.show(real) if compares or settings.unrolled_steps else real
+        shown = self._shown(fake)
+        shown_real = self._shown(real) if compares or settings.unrolled_steps else real
         score = self._opponent(shown_real, shown, labels)
         with self.machine.autocast(), Features(self.critic, settings.feature_matching > 0) as features:
             if compares:
@@ -229,8 +229,8 @@ class AdversarialStep:
             fake = self.generator(latents, **_given(labels)).to(real.dtype)
         for optimizer in (self.critic_optimizer, self.generator_optimizer):
             optimizer.zero_grad(set_to_none=True)
-        shown = self.techniques.show(fake)
-        stats = self._critic_gradients(self.techniques.show(real), shown.detach(), labels, generator_loss=self.loss)
+        shown = self._shown(fake)
+        stats = self._critic_gradients(self._shown(real), shown.detach(), labels, generator_loss=self.loss)
         shown.backward(stats.fake_image_grad)
         self._consistency_gradients(real, fake.detach(), latents, labels)
         self._update_critic(stats)
@@ -287,7 +287,7 @@ class AdversarialStep:
                     near = self.generator(applied.perturbed(latents), **_given(labels))
                 views.append(near.to(real.dtype))
                 pairs.append((settings.zcr_critic, 0, len(views) - 1))
-            logits = self._logits_of([applied.show(view) for view in views], labels, self.critic)
+            logits = self._logits_of([self._shown(view) for view in views], labels, self.critic)
         terms = [weight * (wide(logits[a]) - wide(logits[b])).square().mean() for weight, a, b in pairs]
         torch.stack(terms).sum().backward()
 
@@ -340,6 +340,10 @@ class AdversarialStep:
         together = torch.cat([view.to(views[0].dtype) for view in views])
         everyone = {name: torch.cat([arguments[name] for arguments in given]) for name in given[0]}
         return list(score(together, **everyone).chunk(len(views)))
+
+    def _shown(self, samples: Tensor) -> Tensor:
+        """What the critic is given in place of samples."""
+        return self.techniques.show(samples)
 
     def _critic_arguments(self, count: int, labels: Tensor | None) -> dict[str, Tensor]:
         """What the critic is called with beside `count` samples: a row for each."""

@@ -57,6 +57,20 @@ def test_wavegans_critic_is_moved_by_shifts_alone():
     assert (critic(audio, shifts) != still).tolist() == [False, False, True, False, False, False]
 
 
+def test_levels_of_a_sine_are_its_loudness():
+    """A sine of amplitude a in the middle of a bin is a Hann peak of a/2, a, a/2; each band hears its share of it."""
+    _, critic = models.build("wavegan", seed=0, length=4096, rate=8000, base_channels=4, critic="spectrogram")
+    assert critic.shape == (40, 64) and critic(torch.zeros(2, 40, 64)).shape == (2,)
+    for bin, amplitude in ((16, 1.0), (80, 0.01)):
+        sine = amplitude * torch.sin(2 * torch.pi * bin / 256 * torch.arange(4096, dtype=torch.float64)).float()
+        levels = critic.levels(sine[None, None])[0, :, 5:-5]
+        filters = critic.mel.filters.numpy()
+        peak = filters[:, bin] + (filters[:, bin - 1] + filters[:, bin + 1]) / 2
+        expected = np.log(1 + 50 * amplitude * peak / filters.sum(1)) / 2
+        np.testing.assert_allclose(levels.numpy(), np.broadcast_to(expected[:, None], levels.shape), atol=1e-3)
+        assert levels.max() > 0.05
+
+
 def test_hifigan_has_the_papers_parameters():
     """Table 1: 13.92 and 0.92 million (V1, V2), counted after weight norm is folded in."""
     for channels, published in ((512, 13.92), (128, 0.92)):
