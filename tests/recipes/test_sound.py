@@ -195,7 +195,7 @@ def test_hifigans_learning_rate_falls_by_the_clips_seen(beeps):
         ("wavegan", {"data": "beeps", "length": 1000}, "such as 8192 and 16384, got length 1000"),
         ("wavegan", {"data": "beeps", "shuffle": 32}, "the phase shuffle must be below 32"),
         ("wavegan", {"data": "beeps", "critic": "mel"}, "critic must be"),
-        ("wavegan", {"data": "beeps", "critic": "spectrogram", "length": 1008, "rate": RATE}, "hears clips of a multiple of 64"),
+        ("wavegan", {"data": "beeps", "critic": "spectrogram", "length": 1008, "rate": RATE}, "clips of a multiple of 64"),
         ("wavegan", {"data": "x", "width": 0}, "width must be"),
         ("wavegan", {"data": "x", "beta2": 1.0}, r"beta2 must be in \[0, 1\)"),
         ("hifigan", {"data": "x", "length": 1000}, "length must be a multiple of the strides' product, 256"),
@@ -396,3 +396,17 @@ def test_a_short_training_of_wavegan_brings_the_spectrum_near(beeps):
     start = float((bands(trainer.sample(64)) - real).abs().mean())
     train(trainer, 120)
     assert float((bands(trainer.sample(64)) - real).abs().mean()) < 0.4 * start
+
+
+def test_a_short_training_with_a_critic_of_spectrograms_is_recognised(beeps):
+    """As rising or falling chirps: 89, 88 and 91 % measured with seeds 0 to 2; with a waveform critic none yet.
+
+    Broken versions, none of which is recognised: frozen generator, frozen critic, sign of the generator's loss flipped,
+    levels averaged over time or over frequency, no gradient through the levels.
+    """
+    settings = {"batch": 16, "base_channels": 8, "mels": 24, "width": 64, "loss": "relativistic", "critic_steps": 1}
+    settings |= {"gp_weight": 0.0, "r1": 1.0, "r2": 1.0, "lr_g": 2e-3, "lr_d": 2e-3, "beta1": 0.0, "beta2": 0.99}
+    trainer = Trainer(case("wavegan of spectrograms", data=str(beeps), precision="fp32", ema_kimg=0.5, **settings))
+    train(trainer, 150)
+    report = evaluate_sounds(trainer.sample(256), trainer.data)
+    assert report.recognised >= 0.5 and report.evenness >= 0.8
