@@ -3,28 +3,29 @@
     G = tanh o conv7 o up^k o (x + norm(conv3(relu(norm(conv3 x)))))^blocks o down^k o relu(norm(conv7))
 
 down is a 3x3 convolution of stride 2 that doubles the width, up its transpose, each with norm and ReLU; norm is
-instance norm; 7x7 and residual convolutions see reflections beyond the border. k = 2; 9 blocks from 256 pixels, else 6.
-Source: Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", 2017, section 4
-and appendix 7.2; the generator is that of Johnson et al. 2016. Fully convolutional: any H and W that 2^k divides.
+instance norm, or nothing where it is "none"; 7x7 and residual convolutions see reflections beyond the border. k = 2; 9
+blocks from 256 pixels, else 6. Source: Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent
+Adversarial Networks", 2017, section 4 and appendix 7.2; the generator is that of Johnson et al. 2016. Fully
+convolutional: any H and W that 2^k divides.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gan_fast.models.patch import PatchCritic, check_positive, init_weights
+from gan_fast.models.patch import PatchCritic, check_positive, init_weights, normed
 
 
 class ResidualBlock(nn.Module):
     """`[N, C, H, W]` to the same shape."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, norm: str) -> None:
         super().__init__()
 
         def convolution() -> nn.Module:
-            return nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect", bias=False)
+            return nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect", bias=norm == "none")
 
-        norms = nn.InstanceNorm2d(width), nn.InstanceNorm2d(width)
+        norms = normed(norm, width), normed(norm, width)
         self.branch = nn.Sequential(convolution(), norms[0], nn.ReLU(inplace=True), convolution(), norms[1])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,25 +37,26 @@ class ResnetGenerator(nn.Module):
     """Images `[N, C, H, W]` in [-1, 1] to images of the same shape; 2^downs divides H and W. `kernel` is the side of
     the first and the last convolution."""
 
-    def __init__(self, channels: int, base_channels: int, blocks: int, downs: int, kernel: int) -> None:
+    def __init__(self, channels: int, base_channels: int, blocks: int, downs: int, kernel: int, norm: str) -> None:
         super().__init__()
+        bias = norm == "none"
 
-        def normed(convolution: nn.Module, width: int) -> list[nn.Module]:
-            return [convolution, nn.InstanceNorm2d(width), nn.ReLU(inplace=True)]
+        def block(convolution: nn.Module, width: int) -> list[nn.Module]:
+            return [convolution, normed(norm, width), nn.ReLU(inplace=True)]
 
         width = base_channels
-        first = nn.Conv2d(channels, width, kernel, padding=kernel // 2, padding_mode="reflect", bias=False)
-        layers = normed(first, width)
+        first = nn.Conv2d(channels, width, kernel, padding=kernel // 2, padding_mode="reflect", bias=bias)
+        layers = block(first, width)
         for _ in range(downs):
-            layers += normed(nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False), 2 * width)
+            layers += block(nn.Conv2d(width, 2 * width, 3, 2, 1, bias=bias), 2 * width)
             width *= 2
-        layers += [ResidualBlock(width) for _ in range(blocks)]
+        layers += [ResidualBlock(width, norm) for _ in range(blocks)]
         for _ in range(downs):
             width //= 2
-            layers += normed(nn.ConvTranspose2d(2 * width, width, 3, 2, 1, output_padding=1, bias=False), width)
+            layers += block(nn.ConvTranspose2d(2 * width, width, 3, 2, 1, output_padding=1, bias=bias), width)
         last = nn.Conv2d(width, channels, kernel, padding=kernel // 2, padding_mode="reflect")
         self.layers = nn.Sequential(*layers, last, nn.Tanh())
-        init_weights(self)
+        init_weights(self, norm)
 
     def forward(self, images: Tensor) -> Tensor:
         translated: Tensor = self.layers(images)
@@ -86,12 +88,14 @@ def build(
     kernel: int = 7,
     critic_channels: int = 64,
     critic_layers: int = 3,
+    norm: str = "instance",
+    critic_norm: str = "instance",
 ) -> tuple[Generators, Critics]:
     """The two generators and the two critics, each as one module."""
     numbers = {"channels": channels, "base_channels": base_channels, "blocks": blocks, "kernel": kernel}
     check_positive(**numbers, critic_channels=critic_channels)
     if kernel % 2 == 0:
         raise ValueError(f"kernel must be odd, got {kernel}")
-    generators = [ResnetGenerator(channels, base_channels, blocks, downs, kernel) for _ in range(2)]
-    critics = [PatchCritic(channels, critic_channels, critic_layers) for _ in range(2)]
+    generators = [ResnetGenerator(channels, base_channels, blocks, downs, kernel, norm) for _ in range(2)]
+    critics = [PatchCritic(channels, critic_channels, critic_layers, critic_norm) for _ in range(2)]
     return Generators(*generators), Critics(*critics)

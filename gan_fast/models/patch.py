@@ -18,11 +18,21 @@ INIT_STD = 0.02
 DEEPEST = 3
 
 
-def init_weights(network: nn.Module) -> None:
-    """Every convolution N(0, 0.02), biases 0."""
+def normed(norm: str, width: int) -> nn.Module:
+    """The norm called "instance" or "none"; ValueError for another."""
+    if norm not in ("instance", "none"):
+        raise ValueError(f"norm must be 'instance' or 'none', got {norm!r}")
+    return nn.InstanceNorm2d(width) if norm == "instance" else nn.Identity()
+
+
+def init_weights(network: nn.Module, norm: str = "instance") -> None:
+    """Every convolution N(0, 0.02), without a norm N(0, 2 / inputs) (He et al. 2015); biases 0."""
     for layer in network.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(layer.weight, 0.0, INIT_STD)
+            if norm == "none":
+                nn.init.kaiming_normal_(layer.weight)
+            else:
+                nn.init.normal_(layer.weight, 0.0, INIT_STD)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
@@ -38,7 +48,7 @@ def default_layers(height: int, width: int) -> int:
 class PatchCritic(nn.Module):
     """Images `[N, C, H, W]` to logits `[N, 1, H / 2^layers - 2, W / 2^layers - 2]`, or of each pixel for 0 layers."""
 
-    def __init__(self, channels: int, base_channels: int, layers: int) -> None:
+    def __init__(self, channels: int, base_channels: int, layers: int, norm: str = "instance") -> None:
         super().__init__()
         strides, kernel = ((2,) * layers + (1,), (4, 1)) if layers else ((1, 1), (1, 0))
         blocks: list[nn.Module] = []
@@ -46,12 +56,12 @@ class PatchCritic(nn.Module):
         for i, stride in enumerate(strides):
             wider = base_channels << min(i, 3)
             # A norm takes away every constant, a bias too.
-            blocks.append(nn.Conv2d(width, wider, kernel[0], stride, kernel[1], bias=i == 0))
-            blocks += [nn.InstanceNorm2d(wider)] if i else []
+            blocks.append(nn.Conv2d(width, wider, kernel[0], stride, kernel[1], bias=not i or norm == "none"))
+            blocks += [normed(norm, wider)] if i else []
             blocks.append(nn.LeakyReLU(LEAK))
             width = wider
         self.layers = nn.Sequential(*blocks, nn.Conv2d(width, 1, kernel[0], 1, kernel[1]))
-        init_weights(self)
+        init_weights(self, norm)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.layers(images)

@@ -14,8 +14,9 @@ mu = lambda / 2, batch of 1, Adam at 2e-4 for half of the run and then linearly 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from gan_fast.augment import DiffAugment
 from gan_fast.recipes.cyclegan_step import CycleGANStep
 from gan_fast.recipes.translation import TranslationRecipe, network_settings
 from gan_fast.training.recipe import Recipe
@@ -43,8 +44,26 @@ class CycleGAN(TranslationRecipe):
     identity: float = 5.0
     """Mu, the weight of the identity loss, which keeps colours; 0 for none."""
 
+    norm: Literal["instance", "none"] = "instance"
+    """Of the generators. Instance norm, the paper's, takes away a picture's own brightness and colours."""
+
+    critic_norm: Literal["instance", "none"] = "instance"
+    """Of the critics."""
+
+    r1: float = 0.0
+    """Weight of r1/2 E |d mean logit / d real|^2 in each critic's loss."""
+
+    diffaugment: str = ""
+    """How pictures are augmented before the critics see them, so that these do not learn a small set by heart: some of
+    color, translation, cutout with commas between; empty for not at all."""
+
     pool: int = 50
     """Generated pictures that are kept to be shown to the critics again; 0 for none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.diffaugment:
+            DiffAugment(self.diffaugment)  # refuses an unknown policy
 
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:
@@ -52,7 +71,7 @@ class CycleGAN(TranslationRecipe):
 
     @classmethod
     def non_negative_fields(cls) -> tuple[str, ...]:
-        return (*super().non_negative_fields(), "downs", "cycle", "identity", "pool")
+        return (*super().non_negative_fields(), "downs", "cycle", "identity", "pool", "r1")
 
     def for_data(self, shape: tuple[int, ...], processes: int = 1) -> Recipe:
         recipe = super().for_data(shape, processes)
@@ -70,7 +89,7 @@ class CycleGAN(TranslationRecipe):
         return dataclasses.replace(recipe, blocks=blocks, downs=downs, kernel=kernel)
 
     def networks(self, shape: tuple[int, ...], classes: int = 0) -> tuple[str, dict[str, Any]]:
-        own = {name: getattr(self, name) for name in ("blocks", "downs", "kernel")}
+        own = {name: getattr(self, name) for name in ("blocks", "downs", "kernel", "norm", "critic_norm")}
         return "cyclegan", {**network_settings(self), **own}
 
     def step(self, players: Players) -> Step:
@@ -81,5 +100,7 @@ class CycleGAN(TranslationRecipe):
             cycle=self.cycle,
             identity=self.identity,
             pool=self.pool,
+            r1=self.r1,
+            diffaugment=self.diffaugment,
             seed=self.seed,
         )

@@ -2,17 +2,24 @@
 
 The pool shows a critic the new picture or, with probability 1/2, an older one in whose place the new one is kept. Its
 draws belong to the picture's place in the whole batch, and it holds the pictures of all processes, so that several of
-them do what one does. Source: Zhu et al. 2017, section 4; the pool is Shrivastava et al. 2017's.
+them do what one does. Augmentation and R1 are not the paper's, and off unless asked for: the critics are shown T(x)
+instead of each picture x, T differentiable and drawn anew for each, and r1/2 E |d m / d T(x)|^2 of real x is added to
+their losses, m the mean of a picture's logits. Sources: Zhu et al. 2017, section 4; the pool is Shrivastava et al.
+2017's, augmentation Zhao et al. 2020's, R1 Mescheder et al. 2018's.
 """
 
 from __future__ import annotations
+
+from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from gan_fast.augment import DiffAugment
 from gan_fast.losses import CriticStats, LeastSquaresLoss, cycle_consistency, identity
 from gan_fast.models.cyclegan import Critics, Generators
+from gan_fast.penalties import fast_double_backward, r1_penalty
 from gan_fast.training.distributed import World, average_gradients
 from gan_fast.training.step import Players, StepStats
 
@@ -65,6 +72,8 @@ class CycleGANStep:
         cycle: float,
         identity: float,
         pool: int,
+        r1: float,
+        diffaugment: str,
         seed: int,
     ) -> None:
         assert isinstance(players.generator, Generators) and isinstance(players.critic, Critics)
@@ -72,9 +81,13 @@ class CycleGANStep:
         self.generator_optimizer, self.critic_optimizer = players.optimizers
         self.machine, self.world = players.machine, players.world
         self.shape, self.cycle, self.identity = shape, cycle, identity
-        self.loss = LeastSquaresLoss()
+        self.loss, self.r1 = LeastSquaresLoss(), r1
         device = self.machine.device
         self.streams = {"pool": torch.Generator(device).manual_seed(seed + 1)}
+        self.augment: DiffAugment | None = None
+        if diffaugment:
+            self.augment = DiffAugment(diffaugment, (self.world.rank, self.world.size))
+            self.streams["augmentation"] = torch.Generator(device).manual_seed(seed + 2)
         self.pools = [ImagePool(pool, shape, self.streams["pool"], device, self.world) for _ in range(2)]
         self._parts = {name: torch.zeros((), device=device) for name in ("adversarial", "cycle", "identity")}
 
@@ -98,7 +111,7 @@ class CycleGANStep:
             else:
                 fake_b, fake_a = a_to_b(a), b_to_a(b)
             cycled_a, cycled_b = b_to_a(fake_b), a_to_b(fake_a)
-            logits = [self.critics.of_b(fake_b), self.critics.of_a(fake_a)]
+            logits = [self.critics.of_b(self._shown(fake_b)), self.critics.of_a(self._shown(fake_a))]
         # The class has the 1/2 of the critic's loss in both; the paper halves the critic's alone.
         parts = {"adversarial": 2 * self.loss.generator(fake=logits)}
         cycles = (cycle_consistency(x, y.float(), self.cycle) for x, y in ((a, cycled_a), (b, cycled_b)))
@@ -116,16 +129,27 @@ class CycleGANStep:
         return loss.detach(), fake_a.detach().float(), fake_b.detach().float()
 
     def train_critics(self, a: Tensor, b: Tensor, fake_a: Tensor, fake_b: Tensor) -> CriticStats:
-        with self.machine.autocast():
-            of_a = self.critics.of_a(torch.cat([a, fake_a])).chunk(2)
-            of_b = self.critics.of_b(torch.cat([b, fake_b])).chunk(2)
-        loss, stats = self.loss.discriminator(real=[of_a[0], of_b[0]], fake=[of_a[1], of_b[1]], with_stats=True)
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        a, b, fake_a, fake_b = (self._shown(x) for x in (a, b, fake_a, fake_b))
+        with fast_double_backward() if self.r1 else nullcontext():
+            if self.r1:
+                a, b = (x.requires_grad_() for x in (a.detach(), b.detach()))
+            with self.machine.autocast():
+                of_a = self.critics.of_a(torch.cat([a, fake_a])).chunk(2)
+                of_b = self.critics.of_b(torch.cat([b, fake_b])).chunk(2)
+            loss, stats = self.loss.discriminator(real=[of_a[0], of_b[0]], fake=[of_a[1], of_b[1]], with_stats=True)
+            if self.r1:
+                for logits, x in ((of_a[0], a), (of_b[0], b)):
+                    loss = loss + r1_penalty(logits.flatten(1).mean(1), x, self.r1)
+            self.critic_optimizer.zero_grad(set_to_none=True)
+            loss.backward()
         average_gradients(self.critics.parameters(), self.world)
         self.critic_optimizer.step()
         checked: CriticStats = stats
         return checked
+
+    def _shown(self, images: Tensor) -> Tensor:
+        """What a critic is given in place of pictures."""
+        return images if self.augment is None else self.augment(images, generator=self.streams["augmentation"])
 
     def state(self) -> dict[str, Tensor]:
         names = ("pool_a", "pool_b")
