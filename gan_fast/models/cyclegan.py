@@ -6,7 +6,8 @@ down is a 3x3 convolution of stride 2 that doubles the width, up its transpose, 
 instance norm, or nothing where it is "none"; 7x7 and residual convolutions see reflections beyond the border. k = 2; 9
 blocks from 256 pixels, else 6. Source: Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent
 Adversarial Networks", 2017, section 4 and appendix 7.2; the generator is that of Johnson et al. 2016. Fully
-convolutional: any H and W that 2^k divides.
+convolutional: any H and W that 2^k divides. Without norms every residual branch begins at 0, as in Fixup (Zhang et al.
+2019): otherwise nine blocks saturate the tanh.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ class ResidualBlock(nn.Module):
 
         norms = normed(norm, width), normed(norm, width)
         self.branch = nn.Sequential(convolution(), norms[0], nn.ReLU(inplace=True), convolution(), norms[1])
+
+    def begin_at_zero(self) -> None:
+        last = self.branch[3]
+        assert isinstance(last, nn.Conv2d)
+        nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = x + self.branch(x)
@@ -57,6 +63,10 @@ class ResnetGenerator(nn.Module):
         last = nn.Conv2d(width, channels, kernel, padding=kernel // 2, padding_mode="reflect")
         self.layers = nn.Sequential(*layers, last, nn.Tanh())
         init_weights(self, norm)
+        if norm == "none":
+            for layer in self.layers:
+                if isinstance(layer, ResidualBlock):
+                    layer.begin_at_zero()
 
     def forward(self, images: Tensor) -> Tensor:
         translated: Tensor = self.layers(images)

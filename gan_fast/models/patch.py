@@ -3,12 +3,14 @@
     D = conv4 s1 o (lrelu(norm(conv4 s1))) o (lrelu(norm(conv4 s2)))^(layers - 1) o lrelu(conv4 s2)
 
 Convolutions are 4x4 with padding 1; channels are b, 2b, 4b, 8b, at most 8b. A logit sees 70x70 pixels with 3 layers, 34
-with 2, 16 with 1; with 0 this is the paper's PixelGAN, three 1x1 convolutions: one pixel. Norm is instance norm,
-so samples do not mix. Source: Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", 2017,
-section 3.2.2 and appendix 6.1.2; without batch statistics as in Zhu et al. 2017.
+with 2, 16 with 1; with 0 this is the paper's PixelGAN, three 1x1 convolutions: one pixel. Norm is instance norm, or
+nothing where it is "none", so samples do not mix. Source: Isola et al., "Image-to-Image Translation with Conditional
+Adversarial Networks", 2017, section 3.2.2 and appendix 6.1.2; without batch statistics as in Zhu et al. 2017.
 """
 
 from __future__ import annotations
+
+import math
 
 from torch import Tensor, nn
 
@@ -26,15 +28,19 @@ def normed(norm: str, width: int) -> nn.Module:
 
 
 def init_weights(network: nn.Module, norm: str = "instance") -> None:
-    """Every convolution N(0, 0.02), without a norm N(0, 2 / inputs) (He et al. 2015); biases 0."""
-    for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            if norm == "none":
-                nn.init.kaiming_normal_(layer.weight)
-            else:
-                nn.init.normal_(layer.weight, 0.0, INIT_STD)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    """Every convolution N(0, 0.02); without a norm N(0, 2 / inputs) (He et al. 2015), the last one N(0, 1 / inputs),
+    inputs being how many numbers meet in one of the output. Biases 0."""
+    layers = [layer for layer in network.modules() if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))]
+    for layer in layers:
+        std = INIT_STD
+        if norm == "none":
+            inputs: float = layer.in_channels * math.prod(layer.kernel_size)
+            if isinstance(layer, nn.ConvTranspose2d):
+                inputs /= math.prod(layer.stride)
+            std = math.sqrt((1 if layer is layers[-1] else 2) / inputs)
+        nn.init.normal_(layer.weight, 0.0, std)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def default_layers(height: int, width: int) -> int:

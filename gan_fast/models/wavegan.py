@@ -122,14 +122,14 @@ class Critic(nn.Module):
 class SpectrogramCritic(mlp.Critic):
     """Levels `[N, bands, frames]`, which `levels` makes of waveforms, to raw logits `[N]`."""
 
-    shuffle = shuffles = 0
-
     def __init__(self, length: int, rate: int, *, mels: int, width: int, depth: int) -> None:
+        # More bands than an fft tells apart are refused, not made fewer.
         settings = hearing(rate, mels)._replace(bands=mels)
-        if length % settings.hop:
+        if length % settings.hop or length <= (settings.fft - settings.hop) // 2:
             raise ValueError(
                 f"at {rate} samples per second a critic of spectrograms hears clips of a multiple of {settings.hop} "
-                f"samples, got length {length}: use another length or critic waveform"
+                f"samples above {(settings.fft - settings.hop) // 2}, got length {length}: use another length or "
+                "critic waveform"
             )
         super().__init__((settings.bands, length // settings.hop), width=width, depth=depth)
         self.mel = MelSpectrogram(settings)
@@ -166,7 +166,8 @@ def build(
 ) -> tuple[Generator, Critic | SpectrogramCritic]:
     """The pair, with the paper's networks for a second of sound as defaults.
 
-    shuffle is for a critic "waveform"; mels, width and depth for a critic "spectrogram".
+    shuffle is for a critic "waveform"; mels, width and depth for a critic "spectrogram", which is called on
+    `critic.levels(waveforms)`.
     """
     counts = {"latent_dim": latent_dim, "base_channels": base_channels, "rate": rate}
     for name, value in {**counts, "mels": mels, "width": width, "depth": depth}.items():

@@ -6,9 +6,10 @@
     D_B minimises                     1/2 E (D_B(b) - 1)^2 + 1/2 E D_B(G(a))^2, of D_A the same
 
 with mean absolute differences. Critics are shown one of the last 50 generated pictures half of the time. The step is in
-`cyclegan_step.py`, the networks in `gan_fast/models/cyclegan.py`. Source: Zhu et al., "Unpaired Image-to-Image
-Translation using Cycle-Consistent Adversarial Networks", 2017, sections 3 to 5.2, with its lambda = 10,
-mu = lambda / 2, batch of 1, Adam at 2e-4 for half of the run and then linearly to 0, beta1 = 0.5 (published settings).
+`cyclegan_step.py`, with R1 and augmentation for small sets, which are not the paper's; the networks are in
+`gan_fast/models/cyclegan.py`. Source: Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent
+Adversarial Networks", 2017, sections 3 to 5.2, with its lambda = 10, mu = lambda / 2, batch of 1, Adam at 2e-4 for half
+of the run and then linearly to 0, beta1 = 0.5 (published settings).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, Literal
 
-from gan_fast.augment import DiffAugment
+from gan_fast.augment.diffaugment import transforms_of
 from gan_fast.recipes.cyclegan_step import CycleGANStep
 from gan_fast.recipes.translation import TranslationRecipe, network_settings
 from gan_fast.training.recipe import Recipe
@@ -45,10 +46,11 @@ class CycleGAN(TranslationRecipe):
     """Mu, the weight of the identity loss, which keeps colours; 0 for none."""
 
     norm: Literal["instance", "none"] = "instance"
-    """Of the generators. Instance norm, the paper's, takes away a picture's own brightness and colours."""
+    """Norm of the generators: none keeps a picture's own brightness and colours, which the paper's instance norm takes
+    away."""
 
     critic_norm: Literal["instance", "none"] = "instance"
-    """Of the critics."""
+    """Norm of the critics: none lets them see absolute colours."""
 
     r1: float = 0.0
     """Weight of r1/2 E |d mean logit / d real|^2 in each critic's loss."""
@@ -63,7 +65,7 @@ class CycleGAN(TranslationRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.diffaugment:
-            DiffAugment(self.diffaugment)  # refuses an unknown policy
+            transforms_of(self.diffaugment)
 
     @classmethod
     def positive_fields(cls) -> tuple[str, ...]:
@@ -89,8 +91,10 @@ class CycleGAN(TranslationRecipe):
         return dataclasses.replace(recipe, blocks=blocks, downs=downs, kernel=kernel)
 
     def networks(self, shape: tuple[int, ...], classes: int = 0) -> tuple[str, dict[str, Any]]:
-        own = {name: getattr(self, name) for name in ("blocks", "downs", "kernel", "norm", "critic_norm")}
-        return "cyclegan", {**network_settings(self), **own}
+        own = {name: getattr(self, name) for name in ("blocks", "downs", "kernel")}
+        # Left out where they are the paper's: runs from before there was a choice go on.
+        norms = {name: getattr(self, name) for name in ("norm", "critic_norm") if getattr(self, name) != "instance"}
+        return "cyclegan", {**network_settings(self), **own, **norms}
 
     def step(self, players: Players) -> Step:
         assert self.channels is not None and self.height is not None and self.width is not None

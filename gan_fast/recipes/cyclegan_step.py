@@ -149,7 +149,10 @@ class CycleGANStep:
 
     def _shown(self, images: Tensor) -> Tensor:
         """What a critic is given in place of pictures."""
-        return images if self.augment is None else self.augment(images, generator=self.streams["augmentation"])
+        if self.augment is None:
+            return images
+        shown: Tensor = self.augment(images, generator=self.streams["augmentation"])
+        return shown.contiguous(memory_format=self.machine.memory_format)
 
     def state(self) -> dict[str, Tensor]:
         names = ("pool_a", "pool_b")

@@ -8,7 +8,7 @@ where each call of D shuffles phases anew: see `gan_fast.models.wavegan`. Source
 1e-4 with betas 0.5 and 0.9, lambda 10, shuffle 2). The defaults are a size that two cores can train.
 
 With `--critic spectrogram`, which is not the paper's, D judges levels L(x) of mel bands instead, nothing is shuffled,
-and penalties are those of gradients by L.
+and penalties are those of gradients with respect to L.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class WaveGAN(SoundRecipe, AdamRecipe):
     """Adversarial loss; the paper's is wasserstein."""
 
     r1: float = 0.0
-    """Weight of r1/2 E |d logit / d real|^2 in the critic's loss."""
+    """Weight of r1/2 E |d logit / d real|^2 in the critic's loss, real being what the critic judges."""
 
     # Huang et al. 2024 (R3GAN): with the relativistic loss, instead of the gradient penalty.
     r2: float = 0.0
@@ -94,7 +94,9 @@ class WaveGAN(SoundRecipe, AdamRecipe):
         return self.critic_steps
 
     def networks(self, shape: tuple[int, ...], classes: int = 0) -> tuple[str, dict[str, Any]]:
-        names = ("length", "rate", "latent_dim", "base_channels", "shuffle", "critic", "mels", "width", "depth")
+        names = ["length", "rate", "latent_dim", "base_channels", "shuffle"]
+        if self.critic != "waveform":
+            names += ["critic", "mels", "width", "depth"]
         return "wavegan", {name: getattr(self, name) for name in names}
 
     def loss_function(self) -> losses.AdversarialLoss:
@@ -104,7 +106,8 @@ class WaveGAN(SoundRecipe, AdamRecipe):
         return Penalties(r1=self.r1, r2=self.r2, interpolated=self.gp_weight)
 
     def step(self, players: Players) -> Step:
-        return WaveGANStep(
+        kind = SpectrogramStep if self.critic == "spectrogram" else WaveGANStep
+        return kind(
             players.generator,
             players.critic,
             self.loss_function(),
@@ -119,21 +122,15 @@ class WaveGAN(SoundRecipe, AdamRecipe):
 
 
 class WaveGANStep(AdversarialStep):
-    """The two updates with a critic that hears levels, or whose every call shuffles phases, by a stream of its own."""
+    """The two updates with a critic whose every call shuffles phases, by a stream of its own."""
 
-    critic: Critic | SpectrogramCritic
+    critic: Critic
 
     def __init__(self, *args: Any, seed: int, **kwargs: Any) -> None:
         super().__init__(*args, seed=seed, **kwargs)
         self.streams["shuffle"] = torch.Generator(self.machine.device).manual_seed(seed + 2)
 
-    def _shown(self, samples: Tensor) -> Tensor:
-        shown = super()._shown(samples)
-        return self.critic.levels(shown) if isinstance(self.critic, SpectrogramCritic) else shown
-
     def _critic_arguments(self, count: int, labels: Tensor | None) -> dict[str, Tensor]:
-        if isinstance(self.critic, SpectrogramCritic):
-            return {}
         return {"shifts": self._shifts(count)}
 
     def _shifts(self, count: int) -> Tensor:
@@ -141,3 +138,12 @@ class WaveGANStep(AdversarialStep):
         reach, share = self.critic.shuffle, (self.world.rank, self.world.size)
         u = Draws(count, self.machine.device, self.streams["shuffle"], share).uniform(self.critic.shuffles)
         return (u * (2 * reach + 1)).long() - reach
+
+
+class SpectrogramStep(AdversarialStep):
+    """The two updates with a critic that is given levels in place of waveforms."""
+
+    critic: SpectrogramCritic
+
+    def _shown(self, samples: Tensor) -> Tensor:
+        return self.critic.levels(super()._shown(samples))

@@ -8,9 +8,9 @@ import signal
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan_fast.training import NonFiniteError, Trainer, checkpoint
+from support.reading_back import NothingReadBack
 
 
 def everything(trainer):
@@ -88,17 +88,6 @@ def test_a_step_changes_what_it_should(small, digits):
     assert all(p.requires_grad for p in trainer.critic.parameters())
     for value in (*stats.critic[:5], stats.generator_loss):
         assert value.shape == () and not value.requires_grad
-
-
-class NothingReadBack(TorchDispatchMode):
-    """Refuses what a CUDA graph cannot hold: a value that goes to the host, a shape that depends on data."""
-
-    forbidden = ("_local_scalar_dense", "item", "nonzero", "masked_select", "equal", "is_nonzero", "unique")
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        assert name not in self.forbidden, f"{name} waits for the device"
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
