@@ -10,6 +10,7 @@ hooks, which do not survive a double backward.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -39,7 +40,16 @@ def join(device_type: str) -> World:
         return World()
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+        if dist.get_backend() == "gloo":
+            # Its threads, left to the end of the process, now and then abort a run that is done and saved: pytorch
+            # issue 190489. To leave NCCL's group may mean to wait for ranks that are gone.
+            atexit.register(_leave)
     return World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
