@@ -13,7 +13,7 @@ they come from; without them nothing is moved.
 
 Source: Donahue, McAuley and Puckette, "Adversarial Audio Synthesis", ICLR 2019, sections 3.1 to 3.3 and appendix D.
 
-Not the paper's is a critic of spectrograms, which costs a fraction of D and does not ask G for a phase:
+Not the paper's is a critic of spectrograms, which does not ask G for a phase:
 
     L(x)  = log(1 + 50 m(x)) / 2        m: 4/fft |STFT(x)|, averaged with each mel filter's weights as shares
     D'    L [N, bands, frames] -> (leaky_relu(linear))^depth -> linear -> logits [N]
@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_fast.models import mlp
+from gan_fast.models.patch import check_positive
 from gan_fast.sound.mel import MelSpectrogram, hearing
 
 KERNEL, STRIDE, LEAK = 25, 4, 0.2
@@ -170,9 +171,7 @@ def build(
     `critic.levels(waveforms)`.
     """
     counts = {"latent_dim": latent_dim, "base_channels": base_channels, "rate": rate}
-    for name, value in {**counts, "mels": mels, "width": width, "depth": depth}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+    check_positive(**counts, mels=mels, width=width, depth=depth)
     if not isinstance(shuffle, int) or shuffle < 0:
         raise ValueError(f"shuffle must be 0 or a positive whole number, got {shuffle!r}")
     if critic not in ("waveform", "spectrogram"):
