@@ -11,6 +11,7 @@ hooks, which do not survive a double backward.
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -39,6 +40,9 @@ def join(device_type: str) -> World:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World()
     if not dist.is_initialized():
+        # Imported later (an optimiser does, by way of torch._dynamo), its functions' default arguments would hold the
+        # group to the end of the process, and to leave it would not end its threads.
+        importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
         if dist.get_backend() == "gloo":
             # Its threads, left to the end of the process, now and then abort a run that is done and saved: pytorch

@@ -15,6 +15,7 @@ from gan_fast import losses, penalties
 from penalties.zoo import CASES
 
 WORKER = """
+import os
 import sys
 import torch
 import torch.distributed as dist
@@ -88,7 +89,7 @@ except (TypeError, ValueError, RuntimeError) as error:
 if rank == 0:
     torch.save(results, sys.argv[1])
 dist.barrier()
-dist.destroy_process_group()
+os._exit(0)  # DDP and FSDP hold the group, whose threads can abort the end of an interpreter (pytorch issue 190489)
 """
 
 

@@ -151,6 +151,7 @@ seeded = lambda: torch.Generator().manual_seed(0)
 penalty(images, w, generator=seeded())
 y = torch.randn(3, 1, 1, 1, generator=seeded())
 torch.testing.assert_close(penalty.mean, 0.5 * 1.5 * y.abs().mean())
+dist.destroy_process_group()
 """
 
 
