@@ -6,6 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #if defined(__linux__)
@@ -14,16 +15,22 @@
 
 namespace gan_fast {
 
+// For memory that nobody has touched yet.
+inline void advise_huge_pages([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr std::uintptr_t kPage = 4096;
+  const auto begin = reinterpret_cast<std::uintptr_t>(memory);
+  const std::uintptr_t first = (begin + kPage - 1) / kPage * kPage, last = (begin + bytes) / kPage * kPage;
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // advice: where it is refused all stays as it was
+#endif
+}
+
 // For a result that nobody has written yet; changes no value.
 inline Tensor in_huge_pages(Tensor fresh) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr std::uintptr_t kPage = 4096, kMapped = std::uintptr_t{32} << 20;
+  constexpr std::size_t kMapped = std::size_t{32} << 20;
   if (fresh.device().is_cpu() && fresh.has_storage() && fresh.nbytes() >= kMapped) {
-    const auto begin = reinterpret_cast<std::uintptr_t>(fresh.const_data_ptr());
-    const std::uintptr_t first = (begin + kPage - 1) / kPage * kPage, last = (begin + fresh.nbytes()) / kPage * kPage;
-    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // advice: where it is refused all stays as it was
+    advise_huge_pages(const_cast<void*>(fresh.const_data_ptr()), fresh.nbytes());
   }
-#endif
   return fresh;
 }
 

@@ -4,14 +4,17 @@
 //   convolution_input_gradient(dy, x, w, ...) -> dx        the adjoint of A in x; of x the shape and order are read
 //   convolution_weight_gradient(dy, x, w, ...) -> dw       the adjoint of A in w; of w the shape and order are read
 //
-// The products themselves are the backend's (oneDNN, cuDNN, ...), on any device. What is here is their calculus:
+// The products themselves are the backend's (oneDNN, cuDNN, ...), on any device; on the CPU some are Winograd's
+// (`winograd.h`), where those are measured to be faster. What is here is their calculus:
 // `common/bilinear.h`. aten's double backward loops over the groups, and computes weight gradients and products with
 // zeros that nobody asked for.
 
 #include <torch/library.h>
 
 #include "common/bilinear.h"
+#include "common/host.h"
 #include "convolution/convolution_host.h"
+#include "convolution/winograd_host.h"
 
 namespace gan_fast {
 namespace {
@@ -67,15 +70,29 @@ struct Convolution {
   }
 };
 
+// Whether a bias is one that Winograd's kernels add.
+bool fits(const OptionalTensor& bias, const Tensor& x, int64_t channels) {
+  return !bias.has_value() || !bias->defined() ||
+      (bias->scalar_type() == x.scalar_type() && bias->dim() == 1 && bias->size(0) == channels && is_plain_cpu(*bias));
+}
+
 Tensor forward(
     const Tensor& x, const Tensor& w, const OptionalTensor& bias, IntArrayRef stride, IntArrayRef padding,
     IntArrayRef dilation, bool transposed, IntArrayRef output_padding, int64_t groups) {
+  const WinogradGeometry g{stride, padding, dilation, output_padding, transposed, groups};
+  if (winograd_serves(WinogradProduct::Output, x, x, w, g) && fits(bias, x, w.size(transposed ? 1 : 0))) {
+    return winograd_output(x, w, bias, g);
+  }
   return at::convolution(x, w, bias, stride, padding, dilation, transposed, output_padding, groups);
 }
 
 Tensor input_gradient(
     const Tensor& dy, const Tensor& x, const Tensor& w, IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
     bool transposed, IntArrayRef output_padding, int64_t groups) {
+  const WinogradGeometry g{stride, padding, dilation, output_padding, transposed, groups};
+  if (winograd_serves(WinogradProduct::InputGradient, dy, x, w, g)) {
+    return winograd_input_gradient(dy, x, w, g);
+  }
   return std::get<0>(at::convolution_backward(
       dy, x, w, at::OptionalIntArrayRef(), stride, padding, dilation, transposed, output_padding, groups,
       {true, false, false}));
@@ -84,6 +101,10 @@ Tensor input_gradient(
 Tensor weight_gradient(
     const Tensor& dy, const Tensor& x, const Tensor& w, IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,
     bool transposed, IntArrayRef output_padding, int64_t groups) {
+  const WinogradGeometry g{stride, padding, dilation, output_padding, transposed, groups};
+  if (winograd_serves(WinogradProduct::WeightGradient, dy, x, w, g)) {
+    return winograd_weight_gradient(dy, x, w, g);
+  }
   return std::get<1>(at::convolution_backward(
       dy, x, w, at::OptionalIntArrayRef(), stride, padding, dilation, transposed, output_padding, groups,
       {false, true, false}));

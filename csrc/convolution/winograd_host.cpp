@@ -1,0 +1,317 @@
+#include "convolution/winograd_host.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorSubclassLikeUtils.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include "common/host.h"
+#include "common/huge_pages.h"
+#include "convolution/winograd.h"
+
+namespace gan_fast {
+namespace {
+
+using at::MemoryFormat;
+using OptionalTensor = std::optional<Tensor>;
+using winograd::kPlaces;
+
+const char* name(WinogradMode mode) {
+  return mode == WinogradMode::Always ? "always" : mode == WinogradMode::Never ? "never" : "auto";
+}
+
+WinogradMode parse(const std::string& text) {
+  for (const WinogradMode mode : {WinogradMode::Auto, WinogradMode::Always, WinogradMode::Never}) {
+    if (text == name(mode)) {
+      return mode;
+    }
+  }
+  TORCH_CHECK_VALUE(false, "GAN_FAST_WINOGRAD is ", text, "; expected one of auto, always, never");
+}
+
+std::atomic<WinogradMode>& mode() {
+  static std::atomic<WinogradMode> chosen{[] {
+    const char* text = std::getenv("GAN_FAST_WINOGRAD");
+    return text == nullptr || *text == '\0' ? WinogradMode::Auto : parse(text);
+  }()};
+  return chosen;
+}
+
+bool all(at::IntArrayRef values, int64_t value) {
+  return std::all_of(values.begin(), values.end(), [value](int64_t v) { return v == value; });
+}
+
+// aten's rule for the memory order of results on the CPU.
+MemoryFormat order_of(const Tensor& x, const Tensor& w) {
+  const bool last =
+      x.suggest_memory_format() == MemoryFormat::ChannelsLast || w.suggest_memory_format() == MemoryFormat::ChannelsLast;
+  return last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+}
+
+bool is_wide(const Tensor& x) {
+  return x.scalar_type() == at::kDouble;
+}
+
+// ---- Scratch memory, kept by each thread as oneDNN keeps its own: fresh pages of it would cost up to half of a run
+
+class Workspace {
+ public:
+  // Room for elements of this size, begun anew: what was handed out before is gone.
+  void begin(int64_t elements, size_t size) {
+    const size_t wanted = (static_cast<size_t>(elements) * size + kAlign - 1) / kAlign * kAlign;
+    if (wanted > bytes_) {
+      memory_.reset(static_cast<char*>(std::aligned_alloc(kAlign, wanted)));
+      TORCH_CHECK_WITH(
+          OutOfMemoryError, memory_ != nullptr, "a convolution wants ", wanted, " bytes of scratch memory, which are not there");
+      advise_huge_pages(memory_.get(), wanted);
+      bytes_ = wanted;
+    }
+    size_ = size;
+    used_ = 0;
+  }
+
+  void* take(int64_t elements) {
+    void* const result = memory_.get() + used_;
+    used_ += rounded(elements) * size_;
+    return result;
+  }
+
+  // What `take` uses of the room.
+  static int64_t rounded(int64_t elements) { return (elements + 15) / 16 * 16; }
+
+ private:
+  static constexpr size_t kAlign = size_t{2} << 20;
+  struct Free {
+    void operator()(char* p) const { std::free(p); }
+  };
+  std::unique_ptr<char, Free> memory_;
+  size_t bytes_ = 0, size_ = 0, used_ = 0;
+};
+
+thread_local Workspace shared_workspace;  // of a call, on the thread that makes it
+thread_local Workspace own_workspace;     // of a thread that computes
+
+// ---- Memory orders
+
+// Some images of a tensor, channels last: where they lie, or copied to scratch.
+class ImagesOf {
+ public:
+  explicit ImagesOf(const Tensor& x)
+      : last_(x.is_contiguous(MemoryFormat::ChannelsLast)),
+        x_(last_ || x.is_contiguous() ? x : x.contiguous(MemoryFormat::ChannelsLast)) {
+    last_ = x_.is_contiguous(MemoryFormat::ChannelsLast);
+  }
+
+  int64_t scratch(int64_t count) const { return last_ ? 0 : Workspace::rounded(count * image_size()); }
+  int64_t image_size() const { return x_.size(1) * x_.size(2) * x_.size(3); }
+
+  winograd::Images<const void*> at(int64_t first, int64_t count, void* scratch) const {
+    const void* from = static_cast<const char*>(x_.const_data_ptr()) + first * image_size() * x_.element_size();
+    if (!last_) {
+      transpose(is_wide(x_), from, scratch, count, x_.size(1), x_.size(2) * x_.size(3));
+      from = scratch;
+    }
+    return {from, x_.size(2), x_.size(3), x_.size(1)};
+  }
+
+  static void transpose(bool wide, const void* from, void* to, int64_t count, int64_t rows, int64_t columns) {
+    const winograd::Transposition job{from, to, rows, columns};
+    at::parallel_for(0, count * ((columns + 15) / 16), 4, [&](int64_t begin, int64_t end) {
+      winograd_transpose_kernel()(wide, job, begin, end);
+    });
+  }
+
+ private:
+  bool last_;
+  Tensor x_;
+};
+
+winograd::Tiling tiling(int64_t height, int64_t width, int64_t padding_h, int64_t padding_w) {
+  return {(height + 1) / 2, (width + 1) / 2, padding_h, padding_w};
+}
+
+// As many images as fill the third-level cache's share of two or so threads, one at least.
+int64_t images_within(int64_t bytes_each, int64_t images) {
+  constexpr int64_t kBytes = int64_t{8} << 20;
+  return std::clamp<int64_t>(kBytes / std::max<int64_t>(bytes_each, 1), 1, images);
+}
+
+// y[n, o] = sum over i of x[n, i] * w[o, i], or with `turned` of w[i, o] turned round.
+Tensor correlate(
+    const Tensor& x, const Tensor& w, const OptionalTensor& bias, bool turned, int64_t padding_h, int64_t padding_w,
+    MemoryFormat order) {
+  const bool wide = is_wide(x);
+  const size_t size = x.element_size();
+  const int64_t images = x.size(0), in = x.size(1), out = w.size(turned ? 1 : 0);
+  const int64_t height = x.size(2) + 2 * padding_h - 2, width = x.size(3) + 2 * padding_w - 2;
+  Tensor y = in_huge_pages(at::empty({images, out, height, width}, x.options(), order));
+  const bool last = y.is_contiguous(MemoryFormat::ChannelsLast);
+  const int64_t y_size = out * height * width;
+  const ImagesOf x_images(x);
+  // Images that are copied to another order go in groups, whose copies stay in the cache.
+  const int64_t group = last && x_images.scratch(1) == 0
+      ? images
+      : images_within((x_images.image_size() + y_size) * static_cast<int64_t>(size), images);
+
+  const int64_t u_size = kPlaces * winograd::panels(out) * in * winograd::kPanel;
+  const int64_t y_scratch = last ? 0 : group * y_size;
+  shared_workspace.begin(
+      Workspace::rounded(u_size) + x_images.scratch(group) + Workspace::rounded(y_scratch), size);
+  void* const u = shared_workspace.take(u_size);
+  void* const x_copy = shared_workspace.take(x_images.scratch(group));
+  void* const y_copy = shared_workspace.take(y_scratch);
+
+  const int64_t sign = turned ? -1 : 1, corner = turned ? 2 * (w.stride(2) + w.stride(3)) : 0;
+  const winograd::Weights weights{
+      static_cast<const char*>(w.const_data_ptr()) + corner * size, out, in, w.stride(turned ? 1 : 0),
+      w.stride(turned ? 0 : 1), sign * w.stride(2), sign * w.stride(3), u};
+  at::parallel_for(0, winograd::panels(out), 1, [&](int64_t begin, int64_t end) {
+    winograd_weights_kernel()(wide, weights, begin, end);
+  });
+
+  const winograd::Tiling tiles = tiling(height, width, padding_h, padding_w);
+  const Tensor b = bias.has_value() && bias->defined() ? bias->contiguous() : Tensor();
+  for (int64_t first = 0; first < images; first += group) {
+    const int64_t here = std::min(group, images - first);
+    const int64_t count = here * tiles.rows * tiles.columns;
+    // Patches of a block should stay in the second-level cache; a thread has one block at least.
+    constexpr int64_t kMost = 48;
+    const int64_t share = (count + at::get_num_threads() - 1) / at::get_num_threads();
+    const int64_t block = winograd::strips(std::min(kMost, share));
+    char* const y_here = static_cast<char*>(y.mutable_data_ptr()) + first * y_size * size;
+    const winograd::Forward job{
+        x_images.at(first, here, x_copy), {last ? y_here : y_copy, height, width, out}, tiles, u,
+        b.defined() ? b.const_data_ptr() : nullptr, block};
+    at::parallel_for(0, (count + block - 1) / block, 1, [&](int64_t begin, int64_t end) {
+      own_workspace.begin(winograd::forward_scratch(job), size);
+      winograd_forward_kernel()(
+          wide, job, begin * block, std::min(end * block, count), own_workspace.take(winograd::forward_scratch(job)));
+    });
+    if (!last) {
+      ImagesOf::transpose(wide, y_copy, y_here, here, height * width, out);
+    }
+  }
+  return y;
+}
+
+// dw[o, i] = sum over n and pixels of dy[n, o] x[n, i], written to any [O, I, 3, 3].
+void correlate_weights(const Tensor& x, const Tensor& dy, int64_t padding_h, int64_t padding_w, const Tensor& dw) {
+  const bool wide = is_wide(x);
+  const size_t size = x.element_size();
+  const int64_t images = x.size(0), in = x.size(1), out = dy.size(1);
+  const int64_t in_panels = winograd::panels(in), out_panels = winograd::panels(out);
+  const winograd::Tiling tiles = tiling(dy.size(2), dy.size(3), padding_h, padding_w);
+  const ImagesOf x_images(x), dy_images(dy);
+  const int64_t group = x_images.scratch(1) == 0 && dy_images.scratch(1) == 0
+      ? images
+      : images_within((x_images.image_size() + dy_images.image_size()) * static_cast<int64_t>(size), images);
+  // Chunks of tiles are of one size and summed in their order, so that the number of threads changes nothing.
+  constexpr int64_t kBytes = int64_t{8} << 20;
+  const int64_t tile = kPlaces * (in_panels + out_panels) * winograd::kPanel * static_cast<int64_t>(size);
+  const int64_t room = std::min(std::max<int64_t>(kBytes / tile, 64), group * tiles.rows * tiles.columns);
+  const int64_t patch_size = kPlaces * winograd::place_stride(in, room);
+  const int64_t cotangent_size = kPlaces * winograd::place_stride(out, room);
+  const int64_t sum_size = kPlaces * in_panels * out_panels * winograd::kPanel * winograd::kPanel;
+  shared_workspace.begin(
+      Workspace::rounded(patch_size) + Workspace::rounded(cotangent_size) + Workspace::rounded(sum_size) +
+          x_images.scratch(group) + dy_images.scratch(group),
+      size);
+  void* const patches = shared_workspace.take(patch_size);
+  void* const cotangents = shared_workspace.take(cotangent_size);
+  void* const sums = shared_workspace.take(sum_size);
+  void* const x_copy = shared_workspace.take(x_images.scratch(group));
+  void* const dy_copy = shared_workspace.take(dy_images.scratch(group));
+  std::memset(sums, 0, sum_size * size);
+  constexpr int64_t kGrain = 16;
+  for (int64_t image = 0; image < images; image += group) {
+    const int64_t here = std::min(group, images - image), count = here * tiles.rows * tiles.columns;
+    const auto x_here = x_images.at(image, here, x_copy), dy_here = dy_images.at(image, here, dy_copy);
+    for (int64_t first = 0; first < count; first += room) {
+      const int64_t last = std::min(first + room, count);
+      at::parallel_for(first, last, kGrain, [&](int64_t begin, int64_t end) {
+        winograd_patches_kernel()(wide, x_here, tiles, first, begin, end, room, patches);
+        winograd_cotangents_kernel()(wide, dy_here, tiles, first, begin, end, room, cotangents);
+      });
+      const winograd::Accumulation job{patches, cotangents, in, out, last - first, room, sums};
+      at::parallel_for(0, kPlaces * in_panels, 1, [&](int64_t begin, int64_t end) {
+        winograd_accumulate_kernel()(wide, job, begin, end);
+      });
+    }
+  }
+  const winograd::WeightGradient job{
+      sums, in, out, dw.mutable_data_ptr(), dw.stride(0), dw.stride(1), dw.stride(2), dw.stride(3)};
+  at::parallel_for(0, in_panels, 1, [&](int64_t begin, int64_t end) {
+    winograd_weight_gradient_kernel()(wide, job, begin, end);
+  });
+}
+
+}  // namespace
+
+void set_winograd(const std::string& text) {
+  mode().store(parse(text), std::memory_order_relaxed);
+}
+
+std::string winograd_mode() {
+  return name(mode().load(std::memory_order_relaxed));
+}
+
+bool winograd_serves(
+    WinogradProduct product, const Tensor& image, const Tensor& x, const Tensor& w, const WinogradGeometry& g) {
+  const WinogradMode asked = mode().load(std::memory_order_relaxed);
+  if (asked == WinogradMode::Never || !x.device().is_cpu() || x.dim() != 4 || w.dim() != 4 || g.groups != 1 ||
+      w.size(2) != 3 || w.size(3) != 3 || !all(g.stride, 1) || !all(g.dilation, 1) ||
+      (x.scalar_type() != at::kFloat && x.scalar_type() != at::kDouble)) {
+    return false;
+  }
+  for (const Tensor& t : {image, x, w}) {
+    if (t.scalar_type() != x.scalar_type() || !t.device().is_cpu() || t.layout() != at::kStrided ||
+        t.is_neg() || t.is_conj() || t._is_zerotensor() || at::isTensorSubclassLike(t) || t.numel() == 0) {
+      return false;
+    }
+  }
+  if (x.size(1) != w.size(g.transposed ? 0 : 1)) {
+    return false;  // aten says what is wrong
+  }
+  for (const int64_t p : g.padding) {
+    if (p < 0 || p > 2) {
+      return false;
+    }
+  }
+  const int64_t ph = g.padding[0], pw = g.padding.size() > 1 ? g.padding[1] : ph;
+  const int64_t grown = g.transposed ? -1 : 1;
+  const int64_t height = x.size(2) + grown * (2 * ph - 2), width = x.size(3) + grown * (2 * pw - 2);
+  if (height < 1 || width < 1 || !all(g.output_padding, 0)) {
+    return false;
+  }
+  if (asked == WinogradMode::Always) {
+    return true;
+  }
+  (void)product;
+  return current_isa() != Isa::Default;
+}
+
+Tensor winograd_output(const Tensor& x, const Tensor& w, const OptionalTensor& bias, const WinogradGeometry& g) {
+  const int64_t ph = g.padding[0], pw = g.padding.size() > 1 ? g.padding[1] : ph;
+  return g.transposed ? correlate(x, w, bias, true, 2 - ph, 2 - pw, order_of(x, w))
+                      : correlate(x, w, bias, false, ph, pw, order_of(x, w));
+}
+
+Tensor winograd_input_gradient(const Tensor& dy, const Tensor& x, const Tensor& w, const WinogradGeometry& g) {
+  const int64_t ph = g.padding[0], pw = g.padding.size() > 1 ? g.padding[1] : ph;
+  return g.transposed ? correlate(dy, w, std::nullopt, false, ph, pw, order_of(x, w))
+                      : correlate(dy, w, std::nullopt, true, 2 - ph, 2 - pw, order_of(x, w));
+}
+
+Tensor winograd_weight_gradient(const Tensor& dy, const Tensor& x, const Tensor& w, const WinogradGeometry& g) {
+  const int64_t ph = g.padding[0], pw = g.padding.size() > 1 ? g.padding[1] : ph;
+  Tensor dw = at::empty(w.sizes(), w.options(), order_of(x, w));
+  // A transposed convolution's x and dy have each other's places: w is [x's channels, dy's channels, 3, 3] then.
+  g.transposed ? correlate_weights(dy, x, ph, pw, dw) : correlate_weights(x, dy, ph, pw, dw);
+  return dw;
+}
+
+}  // namespace gan_fast

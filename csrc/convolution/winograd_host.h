@@ -1,0 +1,41 @@
+// Which convolutions Winograd's kernels of the CPU run, and the runs.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <optional>
+#include <string>
+
+namespace gan_fast {
+
+// auto: where it was measured to be faster (`winograd_serves`); always: wherever it can; never.
+enum class WinogradMode { Auto, Always, Never };
+
+// What the environment variable GAN_FAST_WINOGRAD (auto, always, never) or set_winograd said last.
+void set_winograd(const std::string& name);
+std::string winograd_mode();
+
+// The three products of a convolution [N, I, H, W] x [O, I, 3, 3] at stride 1 with padding of 0 to 2.
+enum class WinogradProduct { Output, InputGradient, WeightGradient };
+
+struct WinogradGeometry {
+  at::IntArrayRef stride, padding, dilation, output_padding;
+  bool transposed;
+  int64_t groups;
+};
+
+// Whether to run a product of aten's convolution of these arguments by Winograd's kernels. `image` is what it convolves
+// (x, or dy for the input's gradient); `other` is w, or dy where the product is a weight gradient of image x.
+bool winograd_serves(
+    WinogradProduct product, const at::Tensor& image, const at::Tensor& x, const at::Tensor& w,
+    const WinogradGeometry& geometry);
+
+// As aten's functions of these arguments give, memory order included; `winograd_serves` must have said yes.
+at::Tensor winograd_output(
+    const at::Tensor& x, const at::Tensor& w, const std::optional<at::Tensor>& bias, const WinogradGeometry& geometry);
+at::Tensor winograd_input_gradient(
+    const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, const WinogradGeometry& geometry);
+at::Tensor winograd_weight_gradient(
+    const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, const WinogradGeometry& geometry);
+
+}  // namespace gan_fast
