@@ -86,6 +86,7 @@ def serving() -> list[Serving]:
         rows.append(Serving(op, "cuda", *_modulated()))
         rows.append(Serving(op, "other", "shared convolution", "kernels are for CUDA; plain PyTorch elsewhere"))
     rows += [Serving(op, "any", "torch's own products", "gan_fast is the gradients around them") for op in LEAN]
+    rows.append(Serving("convolution 3x3", "cpu", *_winograd(capability)))
     rows.append(Serving("conv2d_resample", "any", "composed", "convolution and upfirdn2d in the cheapest order"))
     rows.append(Serving("modulated_conv2d", "cpu", "composed", "one shared convolution between two passes of bias_act"))
     return rows
@@ -105,6 +106,21 @@ def _cuda(name: str, source: str, info: dict[str, Any]) -> tuple[str, str]:
     return (
         "CUDA C++",
         f"embedded for {info['archs']}" if embedded else "compiled at first use (NVRTC): built without nvcc",
+    )
+
+
+def _winograd(capability: str) -> tuple[str, str]:
+    """What runs 3x3 convolutions of the CPU, and why."""
+    mode = _C.winograd_mode()
+    if mode == "never":
+        return "torch's own products", "GAN_FAST_WINOGRAD=never"
+    if mode == "always":
+        return f"Winograd, C++, {capability}", "GAN_FAST_WINOGRAD=always; float32 and float64 at stride 1"
+    if capability == "default":
+        return "torch's own products", "Winograd's kernels want AVX2"
+    return (
+        f"Winograd, C++, {capability}",
+        "stride 1, float32, 24 channels and 256 tiles or more: measured; else torch's",
     )
 
 
@@ -214,6 +230,13 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
         return g.square().sum() / 2
 
     yield "R1 of layers", second_order, [real]
+
+    def wide(x: Tensor, weight: Tensor) -> Tensor:
+        y = ops.conv2d(x, weight / 60, padding=1)
+        return y.square().mean(dtype=torch.promote_types(x.dtype, torch.float32))
+
+    yield "convolution 3x3", wide, [draw(1, 24, 33, 31), draw(24, 24, 3, 3)]
+    yield "convolution 3x3, of its weight", lambda w, x: wide(x, w), [draw(24, 24, 3, 3), draw(1, 24, 33, 31)]
 
     def modulated(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
         y = ops.modulated_conv2d(x.expand(-1, 3, -1, -1), weight, styles, padding=1, act="lrelu", clamp=16.0)

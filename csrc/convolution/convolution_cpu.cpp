@@ -4,6 +4,8 @@
 #include <ATen/cpu/vec/vec.h>
 
 #include <algorithm>
+#include <array>
+#include <type_traits>
 
 #include "convolution/winograd.h"
 
@@ -93,14 +95,14 @@ inline Vec<T> load(const T* from, int64_t channel, int64_t count) {
   return count >= Vec<T>::size() ? Vec<T>::loadu(from + channel) : Vec<T>::loadu(from + channel, static_cast<int>(count));
 }
 
-// B^T d B of tiles [begin, end); they are written from row `begin - first` on.
-template <class T>
+// Rows [kFrom, kTo) of B^T d B of tiles [first, last) and of the channels in some panels.
+template <class T, int kFrom, int kTo>
 void patches(
-    const Images<const void*>& x, const Tiling& tiling, int64_t first, int64_t begin, int64_t end, int64_t room,
+    const Images<const void*>& x, const Tiling& tiling, int64_t first, int64_t last, const Range& range, int64_t room,
     T* out) {
   using V = Vec<T>;
-  const int64_t stride = place_stride(x.channels, room);
-  for (int64_t index = begin; index < end; ++index) {
+  const int64_t stride = place_stride(range.size(), room);
+  for (int64_t index = first; index < last; ++index) {
     const Tile tile = tile_at(tiling, index);
     const T* from[4][4];
     for (int i = 0; i < 4; ++i) {
@@ -108,7 +110,7 @@ void patches(
         from[i][j] = pixel<T>(x, tile.image, 2 * tile.row - tiling.padding_h + i, 2 * tile.column - tiling.padding_w + j);
       }
     }
-    for (int64_t c = 0; c < panels(x.channels) * kPanel; c += V::size()) {
+    for (int64_t c = range.begin * kPanel; c < range.end * kPanel; c += V::size()) {
       V d[4][4], half[4][4];
       for (int j = 0; j < 4; ++j) {
         V column[4], result[4];
@@ -116,29 +118,29 @@ void patches(
           column[i] = load(from[i][j], c, x.channels - c);
         }
         apply_bt(column, result);
-        for (int i = 0; i < 4; ++i) {
+        for (int i = kFrom; i < kTo; ++i) {
           half[i][j] = result[i];
         }
       }
-      T* const to = out + (c / kPanel * room + index - first) * kPanel + c % kPanel;
-      for (int i = 0; i < 4; ++i) {
+      T* const to = out + ((c / kPanel - range.begin) * room + index - first) * kPanel + c % kPanel;
+      for (int i = kFrom; i < kTo; ++i) {
         apply_bt(half[i], d[i]);
         for (int j = 0; j < 4; ++j) {
-          d[i][j].store(to + (4 * i + j) * stride);
+          d[i][j].store(to + (4 * (i - kFrom) + j) * stride);
         }
       }
     }
   }
 }
 
-// A dy A^T of tiles [begin, end).
-template <class T>
+// Rows [kFrom, kTo) of A dy A^T of tiles [first, last) and of the channels in some panels.
+template <class T, int kFrom, int kTo>
 void cotangents(
-    const Images<const void*>& dy, const Tiling& tiling, int64_t first, int64_t begin, int64_t end, int64_t room,
+    const Images<const void*>& dy, const Tiling& tiling, int64_t first, int64_t last, const Range& range, int64_t room,
     T* out) {
   using V = Vec<T>;
-  const int64_t stride = place_stride(dy.channels, room);
-  for (int64_t index = begin; index < end; ++index) {
+  const int64_t stride = place_stride(range.size(), room);
+  for (int64_t index = first; index < last; ++index) {
     const Tile tile = tile_at(tiling, index);
     const T* from[2][2];
     for (int i = 0; i < 2; ++i) {
@@ -146,7 +148,7 @@ void cotangents(
         from[i][j] = pixel<T>(dy, tile.image, 2 * tile.row + i, 2 * tile.column + j);
       }
     }
-    for (int64_t c = 0; c < panels(dy.channels) * kPanel; c += V::size()) {
+    for (int64_t c = range.begin * kPanel; c < range.end * kPanel; c += V::size()) {
       V half[4][2];
       for (int j = 0; j < 2; ++j) {
         const V column[2] = {load(from[0][j], c, dy.channels - c), load(from[1][j], c, dy.channels - c)};
@@ -156,12 +158,12 @@ void cotangents(
           half[i][j] = result[i];
         }
       }
-      T* const to = out + (c / kPanel * room + index - first) * kPanel + c % kPanel;
-      for (int i = 0; i < 4; ++i) {
+      T* const to = out + ((c / kPanel - range.begin) * room + index - first) * kPanel + c % kPanel;
+      for (int i = kFrom; i < kTo; ++i) {
         V q[4];
         apply_a(half[i], q);
         for (int j = 0; j < 4; ++j) {
-          q[j].store(to + (4 * i + j) * stride);
+          q[j].store(to + (4 * (i - kFrom) + j) * stride);
         }
       }
     }
@@ -172,7 +174,7 @@ void cotangents(
 template <class T>
 void outputs(const Forward& job, const T* m, int64_t first, int64_t last, int64_t channel) {
   using V = Vec<T>;
-  const int64_t stride = place_stride(kPanel, job.block);
+  const int64_t stride = place_stride(1, job.block);
   const int64_t width = std::min(kPanel, job.y.channels - channel);
   for (int64_t index = first; index < last; ++index) {
     const Tile tile = tile_at(job.tiling, index);
@@ -212,17 +214,18 @@ void outputs(const Forward& job, const T* m, int64_t first, int64_t last, int64_
 // ---- Products
 
 // m[r, :] = sum over k of v[r, k] u[k, :] for kRows tiles and kN vectors of output channels. v: [panels, room, kPanel].
+// Panels are summed by themselves: 256 terms in a row would have twice the error.
 template <class T, int kN>
 inline void product(const T* v, int64_t room, const T* u, int64_t depth, T* m) {
   using V = Vec<T>;
   constexpr int R = kRows<T>;
-  V sums[R][kN];
-  for (int r = 0; r < R; ++r) {
-    for (int n = 0; n < kN; ++n) {
-      sums[r][n] = V(T(0));
-    }
-  }
   for (int64_t panel = 0; panel < depth; panel += kPanel) {
+    V sums[R][kN];
+    for (int r = 0; r < R; ++r) {
+      for (int n = 0; n < kN; ++n) {
+        sums[r][n] = V(T(0));
+      }
+    }
     const T* const a = v + panel * room;
     const T* b = u + panel * kPanel;
     const int64_t count = std::min(kPanel, depth - panel);
@@ -239,10 +242,11 @@ inline void product(const T* v, int64_t room, const T* u, int64_t depth, T* m) {
         }
       }
     }
-  }
-  for (int r = 0; r < R; ++r) {
-    for (int n = 0; n < kN; ++n) {
-      sums[r][n].store(m + r * kPanel + n * V::size());
+    for (int r = 0; r < R; ++r) {
+      for (int n = 0; n < kN; ++n) {
+        T* const to = m + r * kPanel + n * V::size();
+        (panel == 0 ? sums[r][n] : V::loadu(to) + sums[r][n]).store(to);
+      }
     }
   }
 }
@@ -255,7 +259,7 @@ inline void outer_product(const T* v, const T* q, int64_t tiles, T* sums) {
   V s[R][kN];
   for (int r = 0; r < R; ++r) {
     for (int n = 0; n < kN; ++n) {
-      s[r][n] = V::loadu(sums + r * kPanel + n * V::size());
+      s[r][n] = V(T(0));
     }
   }
   for (int64_t t = 0; t < tiles; ++t, v += kPanel, q += kPanel) {
@@ -273,7 +277,8 @@ inline void outer_product(const T* v, const T* q, int64_t tiles, T* sums) {
   }
   for (int r = 0; r < R; ++r) {
     for (int n = 0; n < kN; ++n) {
-      s[r][n].store(sums + r * kPanel + n * V::size());
+      T* const to = sums + r * kPanel + n * V::size();
+      (V::loadu(to) + s[r][n]).store(to);
     }
   }
 }
@@ -336,14 +341,14 @@ void weights(const Weights& job, int64_t begin, int64_t end) {
 template <class T>
 void forward(const Forward& job, int64_t begin, int64_t end, T* scratch) {
   const int64_t in = job.x.channels, out = job.y.channels;
-  const int64_t v_stride = place_stride(in, job.block), m_stride = place_stride(kPanel, job.block);
+  const int64_t v_stride = place_stride(panels(in), job.block), m_stride = place_stride(1, job.block);
   const int64_t u_stride = panels(out) * in * kPanel;
   T* const v = scratch;
   T* const m = scratch + kPlaces * v_stride;
   for (int64_t first = begin; first < end; first += job.block) {
     const int64_t last = std::min(first + job.block, end);
     // Rows up to a whole strip hold what was there before; their products are not read.
-    patches<T>(job.x, job.tiling, first, first, last, job.block, v);
+    patches<T, 0, 4>(job.x, job.tiling, first, last, {0, panels(in)}, job.block, v);
     for (int64_t channel = 0; channel < out; channel += kPanel) {
       for (int p = 0; p < kPlaces; ++p) {
         const T* const u = static_cast<const T*>(job.u) + p * u_stride + channel * in;
@@ -359,22 +364,43 @@ void forward(const Forward& job, int64_t begin, int64_t end, T* scratch) {
   }
 }
 
-template <class T>
-void accumulate(const Accumulation& job, int64_t begin, int64_t end) {
-  const int64_t in_panels = panels(job.in), out_panels = panels(job.out);
-  for (int64_t task = begin; task < end; ++task) {
-    const int64_t place = task / in_panels, i = task % in_panels;
-    const T* const v =
-        static_cast<const T*>(job.patches) + place * place_stride(job.in, job.room) + i * job.room * kPanel;
-    const T* const q = static_cast<const T*>(job.cotangents) + place * place_stride(job.out, job.room);
-    for (int64_t o = 0; o < out_panels; ++o) {
-      T* const sums = static_cast<T*>(job.sums) + (task * out_panels + o) * kPanel * kPanel;
-      over_panel<T>(std::min(kPanel, job.out - o * kPanel), [&](int64_t c, auto n) {
-        for (int64_t r = 0; r < std::min(kPanel, job.in - i * kPanel); r += kGradientRows<T>) {
-          outer_product<T, n()>(v + r, q + o * job.room * kPanel + c, job.tiles, sums + r * kPanel + c);
+// One row of places, and panels [i.begin, i.end) by [o.begin, o.end) of channels.
+template <class T, int kRow>
+void sums_of_row(const Sums& job, const Range& i, const Range& o, T* scratch) {
+  const int64_t out_panels = panels(job.dy.channels), square = kPanel * kPanel;
+  const int64_t v_stride = place_stride(i.size(), kChunk), q_stride = place_stride(o.size(), kChunk);
+  T* const v = scratch;
+  T* const q = scratch + 4 * v_stride;
+  T* const sums = static_cast<T*>(job.sums) + 4 * kRow * panels(job.x.channels) * out_panels * square;
+  for (int64_t first = 0; first < job.tiles; first += kChunk) {
+    const int64_t last = std::min(first + kChunk, job.tiles);
+    patches<T, kRow, kRow + 1>(job.x, job.tiling, first, last, i, kChunk, v);
+    cotangents<T, kRow, kRow + 1>(job.dy, job.tiling, first, last, o, kChunk, q);
+    for (int64_t place = 0; place < 4; ++place) {
+      for (int64_t ip = i.begin; ip < i.end; ++ip) {
+        const T* const a = v + place * v_stride + (ip - i.begin) * kChunk * kPanel;
+        const int64_t rows = std::min(kPanel, job.x.channels - ip * kPanel);
+        for (int64_t op = o.begin; op < o.end; ++op) {
+          const T* const b = q + place * q_stride + (op - o.begin) * kChunk * kPanel;
+          T* const to = sums + ((place * panels(job.x.channels) + ip) * out_panels + op) * square;
+          over_panel<T>(std::min(kPanel, job.dy.channels - op * kPanel), [&](int64_t c, auto n) {
+            for (int64_t r = 0; r < rows; r += kGradientRows<T>) {
+              outer_product<T, n()>(a + r, b + c, last - first, to + r * kPanel + c);
+            }
+          });
         }
-      });
+      }
     }
+  }
+}
+
+template <class T>
+void sums(const Sums& job, int64_t begin, int64_t end, T* scratch) {
+  constexpr auto kRowsOfPlaces = std::array{&sums_of_row<T, 0>, &sums_of_row<T, 1>, &sums_of_row<T, 2>, &sums_of_row<T, 3>};
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t o = unit % job.out_groups, i = unit / job.out_groups % job.in_groups;
+    kRowsOfPlaces[unit / (job.in_groups * job.out_groups)](
+        job, part(panels(job.x.channels), job.in_groups, i), part(panels(job.dy.channels), job.out_groups, o), scratch);
   }
 }
 
@@ -466,24 +492,8 @@ void winograd_forward(bool wide, const Forward& job, int64_t begin, int64_t end,
   with_type(wide, [&](auto zero) { forward(job, begin, end, static_cast<decltype(zero)*>(scratch)); });
 }
 
-void winograd_patches(
-    bool wide, const Images<const void*>& x, const Tiling& tiling, int64_t first, int64_t begin, int64_t end,
-    int64_t room, void* out) {
-  with_type(wide, [&](auto zero) {
-    patches(x, tiling, first, begin, end, room, static_cast<decltype(zero)*>(out));
-  });
-}
-
-void winograd_cotangents(
-    bool wide, const Images<const void*>& dy, const Tiling& tiling, int64_t first, int64_t begin, int64_t end,
-    int64_t room, void* out) {
-  with_type(wide, [&](auto zero) {
-    cotangents(dy, tiling, first, begin, end, room, static_cast<decltype(zero)*>(out));
-  });
-}
-
-void winograd_accumulate(bool wide, const Accumulation& job, int64_t begin, int64_t end) {
-  with_type(wide, [&](auto zero) { accumulate<decltype(zero)>(job, begin, end); });
+void winograd_sums(bool wide, const Sums& job, int64_t begin, int64_t end, void* scratch) {
+  with_type(wide, [&](auto zero) { sums(job, begin, end, static_cast<decltype(zero)*>(scratch)); });
 }
 
 void winograd_weight_gradient(bool wide, const WeightGradient& job, int64_t begin, int64_t end) {

@@ -2,12 +2,16 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/TensorSubclassLikeUtils.h>
+#include <ATen/record_function.h>
+#include <c10/core/impl/alloc_cpu.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "common/host.h"
 #include "common/huge_pages.h"
@@ -62,11 +66,10 @@ class Workspace {
  public:
   // Room for elements of this size, begun anew: what was handed out before is gone.
   void begin(int64_t elements, size_t size) {
-    const size_t wanted = (static_cast<size_t>(elements) * size + kAlign - 1) / kAlign * kAlign;
+    const size_t wanted = static_cast<size_t>(rounded(elements)) * size;
     if (wanted > bytes_) {
-      memory_.reset(static_cast<char*>(std::aligned_alloc(kAlign, wanted)));
-      TORCH_CHECK_WITH(
-          OutOfMemoryError, memory_ != nullptr, "a convolution wants ", wanted, " bytes of scratch memory, which are not there");
+      memory_.reset();
+      memory_.reset(static_cast<char*>(c10::alloc_cpu(wanted)));
       advise_huge_pages(memory_.get(), wanted);
       bytes_ = wanted;
     }
@@ -80,13 +83,21 @@ class Workspace {
     return result;
   }
 
-  // What `take` uses of the room.
+  // After a call: very many channels' scratch is given back.
+  void end() {
+    constexpr size_t kKept = size_t{64} << 20;
+    if (bytes_ > kKept) {
+      memory_.reset();
+      bytes_ = 0;
+    }
+  }
+
+  // What `take` uses of the room: whole cache lines.
   static int64_t rounded(int64_t elements) { return (elements + 15) / 16 * 16; }
 
  private:
-  static constexpr size_t kAlign = size_t{2} << 20;
   struct Free {
-    void operator()(char* p) const { std::free(p); }
+    void operator()(char* p) const { c10::free_cpu(p); }
   };
   std::unique_ptr<char, Free> memory_;
   size_t bytes_ = 0, size_ = 0, used_ = 0;
@@ -94,6 +105,20 @@ class Workspace {
 
 thread_local Workspace shared_workspace;  // of a call, on the thread that makes it
 thread_local Workspace own_workspace;     // of a thread that computes
+
+// What a profiler sees of a product: the event "gan_fast::winograd" with the operations of the sum that it stands for.
+class Seen {
+ public:
+  explicit Seen(int64_t pairs) : guard_(at::RecordScope::FUNCTION) {
+    if (guard_.isActive()) {
+      const std::array<const c10::IValue, 1> operations{c10::IValue(2 * 9 * pairs)};
+      guard_.before("gan_fast::winograd", c10::ArrayRef<const c10::IValue>(operations.data(), 1));
+    }
+  }
+
+ private:
+  at::RecordFunction guard_;
+};
 
 // ---- Memory orders
 
@@ -148,6 +173,7 @@ Tensor correlate(
   const size_t size = x.element_size();
   const int64_t images = x.size(0), in = x.size(1), out = w.size(turned ? 1 : 0);
   const int64_t height = x.size(2) + 2 * padding_h - 2, width = x.size(3) + 2 * padding_w - 2;
+  Seen seen(images * in * out * (turned ? x.size(2) * x.size(3) : height * width));
   Tensor y = in_huge_pages(at::empty({images, out, height, width}, x.options(), order));
   const bool last = y.is_contiguous(MemoryFormat::ChannelsLast);
   const int64_t y_size = out * height * width;
@@ -195,7 +221,26 @@ Tensor correlate(
       ImagesOf::transpose(wide, y_copy, y_here, here, height * width, out);
     }
   }
+  shared_workspace.end();
   return y;
+}
+
+// Into how many parts to cut the channels of both sides, so that there is even work for all threads: transforms are made
+// anew for each part, so as few as do.
+std::pair<int64_t, int64_t> groups_for(int64_t threads, int64_t in_panels, int64_t out_panels) {
+  std::pair<int64_t, int64_t> best{1, 1};
+  double best_use = 0;
+  for (int64_t parts = 1; parts <= in_panels * out_panels && best_use < 0.9; ++parts) {
+    for (int64_t in = 1; in <= std::min(parts, in_panels); ++in) {
+      const int64_t out = parts / in, units = 4 * parts, rounds = (units + threads - 1) / threads;
+      const double use = static_cast<double>(units) / static_cast<double>(rounds * threads);
+      if (parts % in == 0 && out <= out_panels && use > best_use) {
+        best = {in, out};
+        best_use = use;
+      }
+    }
+  }
+  return best;
 }
 
 // dw[o, i] = sum over n and pixels of dy[n, o] x[n, i], written to any [O, I, 3, 3].
@@ -203,50 +248,46 @@ void correlate_weights(const Tensor& x, const Tensor& dy, int64_t padding_h, int
   const bool wide = is_wide(x);
   const size_t size = x.element_size();
   const int64_t images = x.size(0), in = x.size(1), out = dy.size(1);
+  Seen seen(images * in * out * dy.size(2) * dy.size(3));
   const int64_t in_panels = winograd::panels(in), out_panels = winograd::panels(out);
   const winograd::Tiling tiles = tiling(dy.size(2), dy.size(3), padding_h, padding_w);
   const ImagesOf x_images(x), dy_images(dy);
   const int64_t group = x_images.scratch(1) == 0 && dy_images.scratch(1) == 0
       ? images
       : images_within((x_images.image_size() + dy_images.image_size()) * static_cast<int64_t>(size), images);
-  // Chunks of tiles are of one size and summed in their order, so that the number of threads changes nothing.
-  constexpr int64_t kBytes = int64_t{8} << 20;
-  const int64_t tile = kPlaces * (in_panels + out_panels) * winograd::kPanel * static_cast<int64_t>(size);
-  const int64_t room = std::min(std::max<int64_t>(kBytes / tile, 64), group * tiles.rows * tiles.columns);
-  const int64_t patch_size = kPlaces * winograd::place_stride(in, room);
-  const int64_t cotangent_size = kPlaces * winograd::place_stride(out, room);
   const int64_t sum_size = kPlaces * in_panels * out_panels * winograd::kPanel * winograd::kPanel;
   shared_workspace.begin(
-      Workspace::rounded(patch_size) + Workspace::rounded(cotangent_size) + Workspace::rounded(sum_size) +
-          x_images.scratch(group) + dy_images.scratch(group),
-      size);
-  void* const patches = shared_workspace.take(patch_size);
-  void* const cotangents = shared_workspace.take(cotangent_size);
+      Workspace::rounded(sum_size) + x_images.scratch(group) + dy_images.scratch(group), size);
   void* const sums = shared_workspace.take(sum_size);
   void* const x_copy = shared_workspace.take(x_images.scratch(group));
   void* const dy_copy = shared_workspace.take(dy_images.scratch(group));
   std::memset(sums, 0, sum_size * size);
-  constexpr int64_t kGrain = 16;
+  const auto [in_groups, out_groups] = groups_for(at::get_num_threads(), in_panels, out_panels);
   for (int64_t image = 0; image < images; image += group) {
-    const int64_t here = std::min(group, images - image), count = here * tiles.rows * tiles.columns;
-    const auto x_here = x_images.at(image, here, x_copy), dy_here = dy_images.at(image, here, dy_copy);
-    for (int64_t first = 0; first < count; first += room) {
-      const int64_t last = std::min(first + room, count);
-      at::parallel_for(first, last, kGrain, [&](int64_t begin, int64_t end) {
-        winograd_patches_kernel()(wide, x_here, tiles, first, begin, end, room, patches);
-        winograd_cotangents_kernel()(wide, dy_here, tiles, first, begin, end, room, cotangents);
-      });
-      const winograd::Accumulation job{patches, cotangents, in, out, last - first, room, sums};
-      at::parallel_for(0, kPlaces * in_panels, 1, [&](int64_t begin, int64_t end) {
-        winograd_accumulate_kernel()(wide, job, begin, end);
-      });
-    }
+    const int64_t here = std::min(group, images - image);
+    const winograd::Sums job{
+        x_images.at(image, here, x_copy), dy_images.at(image, here, dy_copy), tiles,
+        here * tiles.rows * tiles.columns, in_groups, out_groups, sums};
+    at::parallel_for(0, winograd::units(job), 1, [&](int64_t begin, int64_t end) {
+      own_workspace.begin(winograd::sums_scratch(job), size);
+      winograd_sums_kernel()(wide, job, begin, end, own_workspace.take(winograd::sums_scratch(job)));
+    });
   }
   const winograd::WeightGradient job{
       sums, in, out, dw.mutable_data_ptr(), dw.stride(0), dw.stride(1), dw.stride(2), dw.stride(3)};
   at::parallel_for(0, in_panels, 1, [&](int64_t begin, int64_t end) {
     winograd_weight_gradient_kernel()(wide, job, begin, end);
   });
+  shared_workspace.end();
+}
+
+// Measured beside oneDNN (docs/ops.md) with AVX2 and with AVX-512: from here on 1.0 to 2.4 times as fast. Below, the
+// transforms of few channels, or of weights for few tiles, cost more than the products they save.
+bool is_faster(WinogradProduct product, const Tensor& x, const Tensor& w, int64_t tiles) {
+  constexpr int64_t kLeastTiles = 256, kLeastChannels = 24, kLeastCopied = 40;
+  const bool copied = product == WinogradProduct::WeightGradient && order_of(x, w) == MemoryFormat::Contiguous;
+  return current_isa() != Isa::Default && tiles >= kLeastTiles &&
+      std::min(w.size(0), w.size(1)) >= (copied ? kLeastCopied : kLeastChannels);
 }
 
 }  // namespace
@@ -274,7 +315,7 @@ bool winograd_serves(
     }
   }
   if (x.size(1) != w.size(g.transposed ? 0 : 1)) {
-    return false;  // aten says what is wrong
+    return false;
   }
   for (const int64_t p : g.padding) {
     if (p < 0 || p > 2) {
@@ -284,14 +325,13 @@ bool winograd_serves(
   const int64_t ph = g.padding[0], pw = g.padding.size() > 1 ? g.padding[1] : ph;
   const int64_t grown = g.transposed ? -1 : 1;
   const int64_t height = x.size(2) + grown * (2 * ph - 2), width = x.size(3) + grown * (2 * pw - 2);
-  if (height < 1 || width < 1 || !all(g.output_padding, 0)) {
-    return false;
+  const int64_t channels = w.size(g.transposed ? 1 : 0);
+  const bool fits = product == WinogradProduct::Output ||
+      image.sizes() == at::IntArrayRef({x.size(0), channels, height, width});
+  if (height < 1 || width < 1 || !fits || !all(g.output_padding, 0)) {
+    return false;  // where something is wrong, aten says what
   }
-  if (asked == WinogradMode::Always) {
-    return true;
-  }
-  (void)product;
-  return current_isa() != Isa::Default;
+  return asked == WinogradMode::Always || is_faster(product, x, w, x.size(0) * ((height + 1) / 2) * ((width + 1) / 2));
 }
 
 Tensor winograd_output(const Tensor& x, const Tensor& w, const OptionalTensor& bias, const WinogradGeometry& g) {

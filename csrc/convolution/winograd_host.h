@@ -24,8 +24,8 @@ struct WinogradGeometry {
   int64_t groups;
 };
 
-// Whether to run a product of aten's convolution of these arguments by Winograd's kernels. `image` is what it convolves
-// (x, or dy for the input's gradient); `other` is w, or dy where the product is a weight gradient of image x.
+// Whether to run a product of aten's convolution of these arguments by Winograd's kernels. `image` is x for the output
+// and dy for the gradients.
 bool winograd_serves(
     WinogradProduct product, const at::Tensor& image, const at::Tensor& x, const at::Tensor& w,
     const WinogradGeometry& geometry);

@@ -156,6 +156,7 @@ def all_cases() -> list[Case]:
     """Every case, smallest first within a group."""
     from gan_fast.bench import (
         bias_act,
+        convolution,
         critic_step,
         cuda,
         dcgan,
@@ -174,6 +175,7 @@ def all_cases() -> list[Case]:
         drop_in,
         penalties,
         bias_act,
+        convolution,
         upfirdn2d,
         filtered_lrelu,
         modulated_conv2d,

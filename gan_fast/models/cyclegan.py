@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from gan_fast.models.convolution import Conv2d
 from gan_fast.models.patch import PatchCritic, check_positive, init_weights, normed
 
 
@@ -24,7 +25,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
 
         def convolution() -> nn.Module:
-            return nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect", bias=norm == "none")
+            return Conv2d(width, width, 3, padding=1, padding_mode="reflect", bias=norm == "none")
 
         norms = normed(norm, width), normed(norm, width)
         self.branch = nn.Sequential(convolution(), norms[0], nn.ReLU(inplace=True), convolution(), norms[1])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_fast.models.batch import BatchLayers, check_packing
+from gan_fast.models.convolution import Conv2d
 
 CRITIC_NORMS = ("batch", "none", "spectral")
 GENERATOR_NORMS = ("batch", "none")
@@ -86,7 +87,7 @@ class Generator(nn.Module):
         layers = _generator_block(nn.ConvTranspose2d(latent_dim, widths[0], SMALLEST_SIDE, bias=bias), widths[0], norm)
         for step, width in enumerate(widths):
             for _ in range(extra_layers):
-                layers += _generator_block(nn.Conv2d(width, width, 3, padding=1, bias=bias), width, norm)
+                layers += _generator_block(Conv2d(width, width, 3, padding=1, bias=bias), width, norm)
             if step + 1 < len(widths):
                 up = nn.ConvTranspose2d(width, widths[step + 1], 4, stride=2, padding=1, bias=bias)
                 layers += _generator_block(up, widths[step + 1], norm)
@@ -94,7 +95,7 @@ class Generator(nn.Module):
         if extra_layers:
             layers += _generator_block(nn.ConvTranspose2d(last, last, 4, 2, 1, bias=bias), last, norm)
             for _ in range(extra_layers - 1):
-                layers += _generator_block(nn.Conv2d(last, last, 3, padding=1, bias=bias), last, norm)
+                layers += _generator_block(Conv2d(last, last, 3, padding=1, bias=bias), last, norm)
             layers.append(nn.Conv2d(last, channels, 3, padding=1))
         else:
             layers.append(nn.ConvTranspose2d(last, channels, 4, stride=2, padding=1))

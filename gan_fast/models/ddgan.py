@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from gan_fast import ops
 from gan_fast.models import mlp
+from gan_fast.models.convolution import Conv2d
 from gan_fast.models.timesteps import SINUSOIDS, TimestepCritic, TimestepEmbedding, build_critic, sinusoids
 
 BETA_MIN, BETA_MAX = 0.1, 20.0
@@ -181,10 +182,10 @@ class Block(nn.Module):
         self.resample = resample
         self.register_buffer("resample_filter", ops.setup_filter(list(_FILTER)), persistent=False)
         self.norm1 = AdaptiveGroupNorm(before, style)
-        self.conv1 = nn.Conv2d(before, after, 3, padding=1)
+        self.conv1 = Conv2d(before, after, 3, padding=1)
         self.time = nn.Linear(time, after)
         self.norm2 = AdaptiveGroupNorm(after, style)
-        self.conv2 = nn.Conv2d(after, after, 3, padding=1)
+        self.conv2 = Conv2d(after, after, 3, padding=1)
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
         # The block begins as its skip path.
         nn.init.zeros_(self.conv2.weight)

@@ -2,8 +2,9 @@
 
 Every op here is closed under differentiation (see `csrc/common/bilinear.h`): any order of gradient is made of the same
 few products, grouped convolutions are never taken apart, nothing is computed with zeros, and no gradient that nobody
-asked for. Values and first gradients are aten's own. `gan_fast.penalties.fast_double_backward` puts them in place of
-torch's in code that is already written.
+asked for. Values and first gradients are aten's own, but for 3x3 convolutions that the CPU does in fewer products
+(`gan_fast.ops.convolution`). `gan_fast.penalties.fast_double_backward` puts them in place of torch's in code that is
+already written.
 """
 
 from gan_fast.ops.activation import leaky_relu, relu

@@ -4,7 +4,7 @@
         logits = critic(images)
     (g,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
 
-Values and gradients stay the same; the second order is lean: see `gan_fast.ops`.
+Values and gradients stay the same, up to rounding; the second order is lean: see `gan_fast.ops`.
 """
 
 from __future__ import annotations
@@ -94,9 +94,10 @@ class fast_double_backward:
     """Run convolutions, linear layers, ReLU, leaky ReLU and pooling on `gan_fast.ops` inside the block.
 
     For code with an R1, R2 or gradient penalty of its own: nothing else changes. The forward pass must run inside;
-    the backward passes may run anywhere. Values and first gradients are bit for bit what they were, in-place
-    activations included, and any order of gradient is right. What it saves: grouped convolutions are not taken apart
-    in the double backward, nothing is convolved with zeros, and no weight gradient is computed that was not asked for.
+    the backward passes may run anywhere. Values and first gradients are bit for bit what they were (up to rounding
+    where `ops.conv2d` runs 3x3 kernels by Winograd's), in-place activations included, and any order of gradient is
+    right. What it saves: grouped convolutions are not taken apart in the double backward, nothing is convolved with
+    zeros, and no weight gradient is computed that was not asked for.
     A parameter on which a penalty does not depend, such as a bias below a leaky ReLU, gets no gradient from it, where
     torch gives it zeros.
 
