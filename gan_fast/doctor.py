@@ -86,7 +86,7 @@ def serving() -> list[Serving]:
         rows.append(Serving(op, "cuda", *_modulated()))
         rows.append(Serving(op, "other", "shared convolution", "kernels are for CUDA; plain PyTorch elsewhere"))
     rows += [Serving(op, "any", "torch's own products", "gan_fast is the gradients around them") for op in LEAN]
-    rows.append(Serving("convolution 3x3", "cpu", *_winograd(capability)))
+    rows.append(Serving("convolution, 3x3", "cpu", *_winograd(capability)))
     rows.append(Serving("conv2d_resample", "any", "composed", "convolution and upfirdn2d in the cheapest order"))
     rows.append(Serving("modulated_conv2d", "cpu", "composed", "one shared convolution between two passes of bias_act"))
     return rows
@@ -115,12 +115,12 @@ def _winograd(capability: str) -> tuple[str, str]:
     if mode == "never":
         return "torch's own products", "GAN_FAST_WINOGRAD=never"
     if mode == "always":
-        return f"Winograd, C++, {capability}", "GAN_FAST_WINOGRAD=always; float32 and float64 at stride 1"
+        return f"Winograd, C++, {capability}", "GAN_FAST_WINOGRAD=always: stride 1, float32 and float64"
     if capability == "default":
         return "torch's own products", "Winograd's kernels want AVX2"
     return (
         f"Winograd, C++, {capability}",
-        "stride 1, float32, 24 channels and 256 tiles or more: measured; else torch's",
+        "stride 1, float32 and float64, 24 channels and 256 tiles or more, as measured; else torch's",
     )
 
 
@@ -231,12 +231,13 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
 
     yield "R1 of layers", second_order, [real]
 
-    def wide(x: Tensor, weight: Tensor) -> Tensor:
-        y = ops.conv2d(x, weight / 60, padding=1)
+    def wide(x: Tensor, weight: Tensor, order: torch.memory_format = torch.contiguous_format) -> Tensor:
+        y = ops.conv2d(x.contiguous(memory_format=order), weight / 60, padding=1)
         return y.square().mean(dtype=torch.promote_types(x.dtype, torch.float32))
 
-    yield "convolution 3x3", wide, [draw(1, 24, 33, 31), draw(24, 24, 3, 3)]
-    yield "convolution 3x3, of its weight", lambda w, x: wide(x, w), [draw(24, 24, 3, 3), draw(1, 24, 33, 31)]
+    yield "convolution 3x3", wide, [draw(1, 40, 33, 31), draw(40, 40, 3, 3)]
+    of_weight = [draw(40, 40, 3, 3), draw(1, 40, 33, 31)]
+    yield "convolution 3x3, of its weight", lambda w, x: wide(x, w, torch.channels_last), of_weight
 
     def modulated(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
         y = ops.modulated_conv2d(x.expand(-1, 3, -1, -1), weight, styles, padding=1, act="lrelu", clamp=16.0)

@@ -12,7 +12,6 @@
 #include <torch/library.h>
 
 #include "common/bilinear.h"
-#include "common/host.h"
 #include "convolution/convolution_host.h"
 #include "convolution/winograd_host.h"
 
@@ -73,7 +72,7 @@ struct Convolution {
 // Whether a bias is one that Winograd's kernels add.
 bool fits(const OptionalTensor& bias, const Tensor& x, int64_t channels) {
   return !bias.has_value() || !bias->defined() ||
-      (bias->scalar_type() == x.scalar_type() && bias->dim() == 1 && bias->size(0) == channels && is_plain_cpu(*bias));
+      (bias->scalar_type() == x.scalar_type() && bias->dim() == 1 && bias->size(0) == channels && is_readable(*bias));
 }
 
 Tensor forward(

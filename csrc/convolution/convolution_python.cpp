@@ -16,6 +16,7 @@ void add_convolution_bindings(pybind11::module_& module) {
       "set_winograd", &set_winograd, pybind11::arg("mode"),
       "Which 3x3 convolutions of the CPU run by Winograd's kernels from now on: auto (as measured), always, never.");
   module.def("winograd_mode", &winograd_mode, "What set_winograd or GAN_FAST_WINOGRAD said last.");
+  winograd_mode();  // a wrong GAN_FAST_WINOGRAD is refused now, and not by the first convolution
 }
 
 }  // namespace gan_fast

@@ -3,14 +3,13 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorSubclassLikeUtils.h>
 #include <ATen/record_function.h>
-#include <c10/core/impl/alloc_cpu.h>
+#include <c10/core/CPUAllocator.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <utility>
 
 #include "common/host.h"
@@ -34,7 +33,7 @@ WinogradMode parse(const std::string& text) {
       return mode;
     }
   }
-  TORCH_CHECK_VALUE(false, "GAN_FAST_WINOGRAD is ", text, "; expected one of auto, always, never");
+  TORCH_CHECK_VALUE(false, "Winograd's mode (GAN_FAST_WINOGRAD) is ", text, "; expected one of auto, always, never");
 }
 
 std::atomic<WinogradMode>& mode() {
@@ -47,6 +46,10 @@ std::atomic<WinogradMode>& mode() {
 
 bool all(at::IntArrayRef values, int64_t value) {
   return std::all_of(values.begin(), values.end(), [value](int64_t v) { return v == value; });
+}
+
+std::pair<int64_t, int64_t> padding_of(const WinogradGeometry& g) {
+  return {g.padding.front(), g.padding.back()};
 }
 
 // aten's rule for the memory order of results on the CPU.
@@ -68,9 +71,11 @@ class Workspace {
   void begin(int64_t elements, size_t size) {
     const size_t wanted = static_cast<size_t>(rounded(elements)) * size;
     if (wanted > bytes_) {
-      memory_.reset();
-      memory_.reset(static_cast<char*>(c10::alloc_cpu(wanted)));
-      advise_huge_pages(memory_.get(), wanted);
+      give_back();
+      memory_ = c10::GetCPUAllocator()->allocate(wanted);
+      if (wanted >= kHuge) {
+        advise_huge_pages(memory_.get(), wanted);
+      }
       bytes_ = wanted;
     }
     size_ = size;
@@ -78,17 +83,15 @@ class Workspace {
   }
 
   void* take(int64_t elements) {
-    void* const result = memory_.get() + used_;
+    void* const result = static_cast<char*>(memory_.get()) + used_;
     used_ += rounded(elements) * size_;
     return result;
   }
 
-  // After a call: very many channels' scratch is given back.
+  // After a call, also one that failed: the scratch of very many channels is given back.
   void end() {
-    constexpr size_t kKept = size_t{64} << 20;
     if (bytes_ > kKept) {
-      memory_.reset();
-      bytes_ = 0;
+      give_back();
     }
   }
 
@@ -96,11 +99,23 @@ class Workspace {
   static int64_t rounded(int64_t elements) { return (elements + 15) / 16 * 16; }
 
  private:
-  struct Free {
-    void operator()(char* p) const { c10::free_cpu(p); }
-  };
-  std::unique_ptr<char, Free> memory_;
+  static constexpr size_t kHuge = size_t{4} << 20, kKept = size_t{64} << 20;
+
+  void give_back() {
+    memory_ = c10::DataPtr();
+    bytes_ = 0;
+  }
+
+  c10::DataPtr memory_;
   size_t bytes_ = 0, size_ = 0, used_ = 0;
+};
+
+struct Lease {
+  Lease(Workspace& w, int64_t elements, size_t size) : workspace(w) { workspace.begin(elements, size); }
+  Lease(const Lease&) = delete;
+  ~Lease() { workspace.end(); }
+  void* take(int64_t elements) { return workspace.take(elements); }
+  Workspace& workspace;
 };
 
 thread_local Workspace shared_workspace;  // of a call, on the thread that makes it
@@ -111,12 +126,13 @@ class Seen {
  public:
   explicit Seen(int64_t pairs) : guard_(at::RecordScope::FUNCTION) {
     if (guard_.isActive()) {
-      const std::array<const c10::IValue, 1> operations{c10::IValue(2 * 9 * pairs)};
-      guard_.before("gan_fast::winograd", c10::ArrayRef<const c10::IValue>(operations.data(), 1));
+      operations_[0] = 2 * 9 * pairs;
+      guard_.before("gan_fast::winograd", c10::ArrayRef<const c10::IValue>(operations_.data(), 1));
     }
   }
 
  private:
+  std::array<c10::IValue, 1> operations_;
   at::RecordFunction guard_;
 };
 
@@ -185,11 +201,11 @@ Tensor correlate(
 
   const int64_t u_size = kPlaces * winograd::panels(out) * in * winograd::kPanel;
   const int64_t y_scratch = last ? 0 : group * y_size;
-  shared_workspace.begin(
-      Workspace::rounded(u_size) + x_images.scratch(group) + Workspace::rounded(y_scratch), size);
-  void* const u = shared_workspace.take(u_size);
-  void* const x_copy = shared_workspace.take(x_images.scratch(group));
-  void* const y_copy = shared_workspace.take(y_scratch);
+  Lease scratch(
+      shared_workspace, Workspace::rounded(u_size) + x_images.scratch(group) + Workspace::rounded(y_scratch), size);
+  void* const u = scratch.take(u_size);
+  void* const x_copy = scratch.take(x_images.scratch(group));
+  void* const y_copy = scratch.take(y_scratch);
 
   const int64_t sign = turned ? -1 : 1, corner = turned ? 2 * (w.stride(2) + w.stride(3)) : 0;
   const winograd::Weights weights{
@@ -213,15 +229,14 @@ Tensor correlate(
         x_images.at(first, here, x_copy), {last ? y_here : y_copy, height, width, out}, tiles, u,
         b.defined() ? b.const_data_ptr() : nullptr, block};
     at::parallel_for(0, (count + block - 1) / block, 1, [&](int64_t begin, int64_t end) {
-      own_workspace.begin(winograd::forward_scratch(job), size);
+      Lease own(own_workspace, winograd::forward_scratch(job), size);
       winograd_forward_kernel()(
-          wide, job, begin * block, std::min(end * block, count), own_workspace.take(winograd::forward_scratch(job)));
+          wide, job, begin * block, std::min(end * block, count), own.take(winograd::forward_scratch(job)));
     });
     if (!last) {
       ImagesOf::transpose(wide, y_copy, y_here, here, height * width, out);
     }
   }
-  shared_workspace.end();
   return y;
 }
 
@@ -256,11 +271,11 @@ void correlate_weights(const Tensor& x, const Tensor& dy, int64_t padding_h, int
       ? images
       : images_within((x_images.image_size() + dy_images.image_size()) * static_cast<int64_t>(size), images);
   const int64_t sum_size = kPlaces * in_panels * out_panels * winograd::kPanel * winograd::kPanel;
-  shared_workspace.begin(
-      Workspace::rounded(sum_size) + x_images.scratch(group) + dy_images.scratch(group), size);
-  void* const sums = shared_workspace.take(sum_size);
-  void* const x_copy = shared_workspace.take(x_images.scratch(group));
-  void* const dy_copy = shared_workspace.take(dy_images.scratch(group));
+  Lease scratch(
+      shared_workspace, Workspace::rounded(sum_size) + x_images.scratch(group) + dy_images.scratch(group), size);
+  void* const sums = scratch.take(sum_size);
+  void* const x_copy = scratch.take(x_images.scratch(group));
+  void* const dy_copy = scratch.take(dy_images.scratch(group));
   std::memset(sums, 0, sum_size * size);
   const auto [in_groups, out_groups] = groups_for(at::get_num_threads(), in_panels, out_panels);
   for (int64_t image = 0; image < images; image += group) {
@@ -269,8 +284,8 @@ void correlate_weights(const Tensor& x, const Tensor& dy, int64_t padding_h, int
         x_images.at(image, here, x_copy), dy_images.at(image, here, dy_copy), tiles,
         here * tiles.rows * tiles.columns, in_groups, out_groups, sums};
     at::parallel_for(0, winograd::units(job), 1, [&](int64_t begin, int64_t end) {
-      own_workspace.begin(winograd::sums_scratch(job), size);
-      winograd_sums_kernel()(wide, job, begin, end, own_workspace.take(winograd::sums_scratch(job)));
+      Lease own(own_workspace, winograd::sums_scratch(job), size);
+      winograd_sums_kernel()(wide, job, begin, end, own.take(winograd::sums_scratch(job)));
     });
   }
   const winograd::WeightGradient job{
@@ -278,15 +293,19 @@ void correlate_weights(const Tensor& x, const Tensor& dy, int64_t padding_h, int
   at::parallel_for(0, in_panels, 1, [&](int64_t begin, int64_t end) {
     winograd_weight_gradient_kernel()(wide, job, begin, end);
   });
-  shared_workspace.end();
 }
 
-// Measured beside oneDNN (docs/ops.md) with AVX2 and with AVX-512: from here on 1.0 to 2.4 times as fast. Below, the
-// transforms of few channels, or of weights for few tiles, cost more than the products they save.
-bool is_faster(WinogradProduct product, const Tensor& x, const Tensor& w, int64_t tiles) {
-  constexpr int64_t kLeastTiles = 256, kLeastChannels = 24, kLeastCopied = 40;
-  const bool copied = product == WinogradProduct::WeightGradient && order_of(x, w) == MemoryFormat::Contiguous;
-  return current_isa() != Isa::Default && tiles >= kLeastTiles &&
+// Measured beside oneDNN (docs/kernels.md) with AVX2 and with AVX-512. Below, the transforms of few channels, of weights
+// for few tiles, or of tiles that are mostly beyond the image's border cost more than the products they save; and each
+// thread wants work. So another number of threads may choose otherwise, for small convolutions.
+bool is_faster(WinogradProduct product, const Tensor& x, const Tensor& w, int64_t tiles, int64_t pixels) {
+  constexpr int64_t kLeastTiles = 256, kLeastTilesEach = 24, kLeastChannels = 24, kLeastCopied = 64;
+  const bool weights = product == WinogradProduct::WeightGradient;
+  const bool copied = weights && order_of(x, w) == MemoryFormat::Contiguous;
+  const int64_t threads = at::get_num_threads();
+  const int64_t most_units = 4 * winograd::panels(w.size(0)) * winograd::panels(w.size(1));
+  return current_isa() != Isa::Default && tiles >= std::max(kLeastTiles, kLeastTilesEach * threads) &&
+      pixels >= 3 * tiles && (!weights || most_units >= threads) &&
       std::min(w.size(0), w.size(1)) >= (copied ? kLeastCopied : kLeastChannels);
 }
 
@@ -300,54 +319,67 @@ std::string winograd_mode() {
   return name(mode().load(std::memory_order_relaxed));
 }
 
+bool is_readable(const Tensor& t) {
+  return t.device().is_cpu() && t.layout() == at::kStrided && !at::isTensorSubclassLike(t) && !t.is_neg() &&
+      !t.is_conj() && !t._is_zerotensor() && t.has_storage() && t.unsafeGetTensorImpl()->storage_initialized();
+}
+
 bool winograd_serves(
     WinogradProduct product, const Tensor& image, const Tensor& x, const Tensor& w, const WinogradGeometry& g) {
-  const WinogradMode asked = mode().load(std::memory_order_relaxed);
-  if (asked == WinogradMode::Never || !x.device().is_cpu() || x.dim() != 4 || w.dim() != 4 || g.groups != 1 ||
-      w.size(2) != 3 || w.size(3) != 3 || !all(g.stride, 1) || !all(g.dilation, 1) ||
+  // Where something is wrong the answer is no, and aten says what.
+  if (!x.device().is_cpu() || x.dim() != 4 || w.dim() != 4 || g.groups != 1 ||
       (x.scalar_type() != at::kFloat && x.scalar_type() != at::kDouble)) {
     return false;
   }
-  for (const Tensor& t : {image, x, w}) {
-    if (t.scalar_type() != x.scalar_type() || !t.device().is_cpu() || t.layout() != at::kStrided ||
-        t.is_neg() || t.is_conj() || t._is_zerotensor() || at::isTensorSubclassLike(t) || t.numel() == 0) {
+  for (const at::IntArrayRef numbers : {g.stride, g.padding, g.dilation, g.output_padding}) {
+    if (numbers.empty() || numbers.size() > 2) {
       return false;
     }
   }
-  if (x.size(1) != w.size(g.transposed ? 0 : 1)) {
+  if (w.size(2) != 3 || w.size(3) != 3 || !all(g.stride, 1) || !all(g.dilation, 1) || !all(g.output_padding, 0)) {
     return false;
   }
-  for (const int64_t p : g.padding) {
-    if (p < 0 || p > 2) {
+  for (const Tensor& t : {image, x, w}) {
+    if (t.scalar_type() != x.scalar_type() || !is_readable(t) || t.numel() == 0) {
       return false;
     }
   }
-  const int64_t ph = g.padding[0], pw = g.padding.size() > 1 ? g.padding[1] : ph;
-  const int64_t grown = g.transposed ? -1 : 1;
+  const auto [ph, pw] = padding_of(g);
+  if (x.size(1) != w.size(g.transposed ? 0 : 1) || std::min(ph, pw) < 0 || std::max(ph, pw) > 2) {
+    return false;
+  }
+  const int64_t grown = g.transposed ? -1 : 1, channels = w.size(g.transposed ? 1 : 0);
   const int64_t height = x.size(2) + grown * (2 * ph - 2), width = x.size(3) + grown * (2 * pw - 2);
-  const int64_t channels = w.size(g.transposed ? 1 : 0);
   const bool fits = product == WinogradProduct::Output ||
       image.sizes() == at::IntArrayRef({x.size(0), channels, height, width});
-  if (height < 1 || width < 1 || !fits || !all(g.output_padding, 0)) {
-    return false;  // where something is wrong, aten says what
+  if (height < 1 || width < 1 || !fits) {
+    return false;
   }
-  return asked == WinogradMode::Always || is_faster(product, x, w, x.size(0) * ((height + 1) / 2) * ((width + 1) / 2));
+  const WinogradMode asked = mode().load(std::memory_order_relaxed);
+  if (asked != WinogradMode::Auto) {
+    return asked == WinogradMode::Always;
+  }
+  // The tiles are those of what is computed, or of the smaller image where that is the weights.
+  const bool back = product == WinogradProduct::InputGradient;
+  const int64_t h = back ? x.size(2) : product == WinogradProduct::WeightGradient && g.transposed ? x.size(2) : height;
+  const int64_t v = back ? x.size(3) : product == WinogradProduct::WeightGradient && g.transposed ? x.size(3) : width;
+  return is_faster(product, x, w, x.size(0) * ((h + 1) / 2) * ((v + 1) / 2), x.size(0) * h * v);
 }
 
 Tensor winograd_output(const Tensor& x, const Tensor& w, const OptionalTensor& bias, const WinogradGeometry& g) {
-  const int64_t ph = g.padding[0], pw = g.padding.size() > 1 ? g.padding[1] : ph;
+  const auto [ph, pw] = padding_of(g);
   return g.transposed ? correlate(x, w, bias, true, 2 - ph, 2 - pw, order_of(x, w))
                       : correlate(x, w, bias, false, ph, pw, order_of(x, w));
 }
 
 Tensor winograd_input_gradient(const Tensor& dy, const Tensor& x, const Tensor& w, const WinogradGeometry& g) {
-  const int64_t ph = g.padding[0], pw = g.padding.size() > 1 ? g.padding[1] : ph;
+  const auto [ph, pw] = padding_of(g);
   return g.transposed ? correlate(dy, w, std::nullopt, false, ph, pw, order_of(x, w))
                       : correlate(dy, w, std::nullopt, true, 2 - ph, 2 - pw, order_of(x, w));
 }
 
 Tensor winograd_weight_gradient(const Tensor& dy, const Tensor& x, const Tensor& w, const WinogradGeometry& g) {
-  const int64_t ph = g.padding[0], pw = g.padding.size() > 1 ? g.padding[1] : ph;
+  const auto [ph, pw] = padding_of(g);
   Tensor dw = at::empty(w.sizes(), w.options(), order_of(x, w));
   // A transposed convolution's x and dy have each other's places: w is [x's channels, dy's channels, 3, 3] then.
   g.transposed ? correlate_weights(dy, x, ph, pw, dw) : correlate_weights(x, dy, ph, pw, dw);

@@ -11,7 +11,7 @@ namespace gan_fast {
 // auto: where it was measured to be faster (`winograd_serves`); always: wherever it can; never.
 enum class WinogradMode { Auto, Always, Never };
 
-// What the environment variable GAN_FAST_WINOGRAD (auto, always, never) or set_winograd said last.
+// What set_winograd said last, else the environment variable GAN_FAST_WINOGRAD: auto, always or never.
 void set_winograd(const std::string& name);
 std::string winograd_mode();
 
@@ -23,6 +23,9 @@ struct WinogradGeometry {
   bool transposed;
   int64_t groups;
 };
+
+// Whether memory can be read as it lies: a plain tensor of the CPU, dense or strided, that has its memory.
+bool is_readable(const at::Tensor& t);
 
 // Whether to run a product of aten's convolution of these arguments by Winograd's kernels. `image` is x for the output
 // and dy for the gradients.

@@ -5,7 +5,8 @@
     peak bytes      the largest sum of what was allocated less what was freed since the job began
 
 All of it is read from one run under torch.profiler: operator events with their shapes, and the record of PyTorch's
-allocator, which gives tensors their memory. What oneDNN takes elsewhere inside a convolution is not in the peak.
+allocator, which gives tensors their memory. What oneDNN takes elsewhere inside a convolution is not in the peak, nor
+what Winograd's convolutions keep between calls: the peaks of contenders that convolve by different kernels say little.
 """
 
 from __future__ import annotations

@@ -9,7 +9,11 @@ from gan_fast import ops
 
 
 class Conv2d(nn.Conv2d):
-    """As `nn.Conv2d` in all but rounding: arguments, parameters and their names, beginnings, errors."""
+    """As `nn.Conv2d` up to rounding: arguments, parameters and their names, beginnings, errors.
+
+    `torch.export`, `torch.compile` and `torch.jit.trace` take it; `torch.jit.script` and FX's symbolic trace, which
+    read Python, do not.
+    """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padding: int | str | tuple[int, ...] = self.padding
