@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -55,11 +55,25 @@ def randn(*shape: int, dtype: torch.dtype = torch.float32, order: torch.memory_f
     return x.to(dtype).contiguous(memory_format=order)
 
 
-def runs(function: object, *arguments: object) -> tuple[Tensor, int]:
+def runs(function: Callable[[], Tensor | None]) -> tuple[Tensor | None, int]:
     """Its result, and how many products were Winograd's."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-        result = function(*arguments)  # type: ignore[operator]
+        result = function()
     return result, sum(event.name == "gan_fast::winograd" for event in seen.events() or ())
+
+
+def ours(dy: Tensor, x: Tensor, w: Tensor) -> list[Tensor]:
+    """The three products at padding 1: output, input gradient, weight gradient."""
+    return [
+        _ours.convolution(x, w, None, *geometry()),
+        _ours.convolution_input_gradient(dy, x, w, *geometry()),
+        _ours.convolution_weight_gradient(dy, x, w, *geometry()),
+    ]
+
+
+def torchs(dy: Tensor, x: Tensor, w: Tensor) -> list[Tensor]:
+    gradients = _aten.convolution_backward(dy, x, w, None, *geometry(), [True, True, False])
+    return [F.conv2d(x, w, padding=1), *gradients[:2]]
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
@@ -132,16 +146,7 @@ def test_as_exact_as_the_sum(order: torch.memory_format) -> None:
     """
     x, w = randn(2, 256, 16, 16, order=order).relu(), randn(256, 256, 3, 3, order=order, seed=1) / 48
     dy = randn(2, 256, 16, 16, order=order, seed=2)
-    exact = [t.double() for t in (dy, x, w)]
-    wanted = [
-        F.conv2d(exact[1], exact[2], padding=1),
-        *_aten.convolution_backward(*exact, None, *geometry(), [True, True, False])[:2],
-    ]
-    found = [
-        _ours.convolution(x, w, None, *geometry()),
-        _ours.convolution_input_gradient(dy, x, w, *geometry()),
-        _ours.convolution_weight_gradient(dy, x, w, *geometry()),
-    ]
+    found, wanted = ours(dy, x, w), torchs(dy.double(), x.double(), w.double())
     for a, b, bound in zip(found, wanted, (3e-7, 3.4e-7, 4.5e-7), strict=True):
         error = float((a.double() - b).square().mean().sqrt() / b.square().mean().sqrt())
         assert error < bound, error
@@ -152,26 +157,14 @@ def test_the_same_bits_on_any_number_of_threads(order: torch.memory_format) -> N
     x, w = randn(5, 70, 20, 20, order=order), randn(40, 70, 3, 3, order=order, seed=1)
     dy = randn(5, 40, 20, 20, order=order, seed=2)
 
-    def products() -> list[Tensor]:
-        return [
-            _ours.convolution(x, w, None, *geometry()),
-            _ours.convolution_input_gradient(dy, x, w, *geometry()),
-            _ours.convolution_weight_gradient(dy, x, w, *geometry()),
-        ]
-
-    check_bitwise_repeatable(products)
+    check_bitwise_repeatable(lambda: ours(dy, x, w))
 
 
 def test_images_in_groups() -> None:
     """Contiguous images are copied as many at a time as fit 8 MB: here two, two and one."""
     x, w = randn(5, 32, 120, 100), randn(48, 32, 3, 3, seed=1) / 20
     y = F.conv2d(x, w, padding=1)
-    found = [
-        ops.conv2d(x, w, padding=1),
-        _ours.convolution_input_gradient(y, x, w, *geometry()),
-        _ours.convolution_weight_gradient(y, x, w, *geometry()),
-    ]
-    wanted = [y, *_aten.convolution_backward(y, x, w, None, *geometry(), [True, True, False])[:2]]
+    found, wanted = ours(y, x, w), torchs(y, x, w)
     for a, b in zip(found, wanted, strict=True):
         assert float((a - b).abs().max()) < 1e-5 * float(b.abs().max())
 
@@ -181,11 +174,7 @@ def test_calls_of_several_threads_do_not_share_scratch() -> None:
     inputs = [(randn(2, c, s, s, seed=c), randn(c + 2, c, 3, 3, seed=s)) for c, s in ((33, 24), (70, 12), (9, 40))]
 
     def products(x: Tensor, w: Tensor) -> list[Tensor]:
-        y = _ours.convolution(x, w, None, *geometry())
-        return [
-            y,
-            *(op(y, x, w, *geometry()) for op in (_ours.convolution_input_gradient, _ours.convolution_weight_gradient)),
-        ]
+        return ours(F.conv2d(x, w, padding=1), x, w)
 
     wanted = [products(*pair) for pair in inputs]
     wrong = []
@@ -234,16 +223,7 @@ def test_views() -> None:
             w = kernels[:18].expand(18, 40, 5, 3)[:, :1, 1:4].expand(18, x.shape[1], 3, 3)
         dy = randn(x.shape[0], 18, *x.shape[2:], seed=2)
         for given in (dy, dy[:, :1].expand(dy.shape), dy.transpose(2, 3).contiguous().transpose(2, 3)):
-            exact = [t.double() for t in (given, x, w)]
-            wanted = [
-                F.conv2d(exact[1], exact[2], padding=1),
-                *_aten.convolution_backward(*exact, None, *geometry(), [True, True, False])[:2],
-            ]
-            found = [
-                _ours.convolution(x, w, None, *geometry()),
-                _ours.convolution_input_gradient(given, x, w, *geometry()),
-                _ours.convolution_weight_gradient(given, x, w, *geometry()),
-            ]
+            found, wanted = ours(given, x, w), torchs(given.double(), x.double(), w.double())
             for a, b in zip(found, wanted, strict=True):
                 assert float((a.double() - b).abs().max()) < 1e-5 * float(b.abs().max())
 
