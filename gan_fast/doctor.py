@@ -44,7 +44,8 @@ OPS = {
     "upfirdn2d": "upfirdn2d",
 }
 
-# One family, whose kernels are Triton's: each product runs those or the shared convolution, as measured.
+# One family, with kernels of Triton's on CUDA and Winograd's on the CPU: each product runs those or the shared
+# convolution, as measured.
 MODULATED = (
     "modulated_convolution",
     "modulated_convolution_input_gradient",
@@ -82,13 +83,16 @@ def serving() -> list[Serving]:
         rows.append(Serving(op, "cuda", *_cuda(name, source, info)))
         rows.append(Serving(op, "other", "reference", "kernels are for CPU and CUDA; plain PyTorch elsewhere"))
     for op in MODULATED:
-        rows.append(Serving(op, "cpu", "shared convolution", "torch's, between two passes; Triton is for CUDA"))
+        rows.append(Serving(op, "cpu", *_layers(capability)))
         rows.append(Serving(op, "cuda", *_modulated()))
         rows.append(Serving(op, "other", "shared convolution", "kernels are for CUDA; plain PyTorch elsewhere"))
     rows += [Serving(op, "any", "torch's own products", "gan_fast is the gradients around them") for op in LEAN]
     rows.append(Serving("convolution, 3x3", "cpu", *_winograd(capability)))
     rows.append(Serving("conv2d_resample", "any", "composed", "convolution and upfirdn2d in the cheapest order"))
-    rows.append(Serving("modulated_conv2d", "cpu", "composed", "one shared convolution between two passes of bias_act"))
+    served = (
+        "one shared convolution between two passes of bias_act; what modulated_convolution has kernels for is that op"
+    )
+    rows.append(Serving("modulated_conv2d", "cpu", "composed", served))
     return rows
 
 
@@ -121,6 +125,22 @@ def _winograd(capability: str) -> tuple[str, str]:
     return (
         f"Winograd, C++, {capability}",
         "stride 1, float32 and float64, 24 channels and 256 tiles or more, as measured; else torch's",
+    )
+
+
+def _layers(capability: str) -> tuple[str, str]:
+    """What runs modulated convolutions of the CPU as one op, and why."""
+    mode, last, flat = _C.winograd_mode(), _C.winograd_layer_limits(True, True), _C.winograd_layer_limits(True, False)
+    shared = "torch's, between two passes"
+    if mode == "never":
+        return "shared convolution", f"{shared}: GAN_FAST_WINOGRAD=never"
+    if mode == "always":
+        return f"Winograd, C++, {capability}", "GAN_FAST_WINOGRAD=always: 3x3, not in float16"
+    if last is None or flat is None:
+        return "shared convolution", f"{shared}: the kernels are for bfloat16 with AVX512_BF16 and without AMX"
+    return (
+        f"Winograd, C++, {capability}",
+        f"3x3 in bfloat16, {last[0]} channels ({flat[0]} contiguous) and {last[1]} tiles or more, as measured",
     )
 
 
@@ -244,6 +264,17 @@ def _cases(device: str, dtype: torch.dtype) -> Iterator[tuple[str, Callable[...,
         return y.square().mean(dtype=torch.promote_types(x.dtype, torch.float32))
 
     yield "modulated convolution", modulated, [real, draw(5, 3, 3, 3), draw(7, 3) / 4 + 1]
+
+    def wide_layer(x: Tensor, weight: Tensor, styles: Tensor, order: torch.memory_format) -> Tensor:
+        x, demodulate = x.contiguous(memory_format=order), order == torch.channels_last
+        y = ops.modulated_conv2d(x, weight / 60, styles, padding=1, demodulate=demodulate, act="lrelu")
+        return y.square().sum(dtype=torch.promote_types(x.dtype, torch.float32)) / 128
+
+    last, flat = torch.channels_last, torch.contiguous_format
+    x, weight, styles = draw(1, 130, 33, 31), draw(128, 130, 3, 3), draw(1, 130) / 4 + 1
+    yield "wide modulated convolution", lambda x, w: wide_layer(x, w, styles, last), [x, weight]
+    # what demodulation leaves of the weight's gradient is small beside what it takes away
+    yield "wide modulated convolution, of its weight", lambda w, x: wide_layer(x, w, styles, flat), [weight, x]
     binomial = ops.setup_filter([1, 3, 3, 1], device)
 
     def layers(x: Tensor, up: Tensor, down: Tensor, styles: Tensor) -> Tensor:

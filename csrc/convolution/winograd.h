@@ -8,6 +8,9 @@
 // docs/kernels.md): a product has few additions before it, and the sum over channels is nine times shorter. Results are
 // not finite exactly where the sum's are not; NaN may stand where the sum has an infinity.
 //
+// In bfloat16 the 4x4 squares are rounded to it, for products that add pairs: channels side by side in the first line,
+// neighbouring tiles in the second. So style and demodulation are applied in float32 as tiles are read and written.
+//
 // Source: Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.1.
 #pragma once
 
@@ -23,16 +26,33 @@ constexpr std::int64_t kPanel = 32;
 // Tiles are multiplied in strips, so scratch memory has room for a multiple of this.
 constexpr std::int64_t kStrip = 12;
 // Added to a power of two, so that the 16 places of a tile do not share the cache's sets.
-constexpr std::int64_t kSkew = 16;
+constexpr std::int64_t kSkew = 32;
+
+// What images are stored as. Squares are `cell_size` bytes a number, sums and parameters `sum_size`.
+enum class Storage { Float, Double, BFloat16 };
+constexpr std::int64_t image_size(Storage s) { return s == Storage::Double ? 8 : s == Storage::Float ? 4 : 2; }
+constexpr std::int64_t cell_size(Storage s) { return image_size(s); }
+constexpr std::int64_t sum_size(Storage s) { return s == Storage::Double ? 8 : 4; }
 
 constexpr std::int64_t panels(std::int64_t channels) { return (channels + kPanel - 1) / kPanel; }
 constexpr std::int64_t strips(std::int64_t tiles) { return (tiles + kStrip - 1) / kStrip * kStrip; }
 
-// Images [N, height, width, channels], dense in that order, cut into rows x columns tiles each.
+// Images [N, height, width, channels], dense in that order, cut into rows x columns tiles each; as they are read or
+// written, they are multiplied by `scale` [N, channels], where that is not null.
 template <class Pointer>
 struct Images {
   Pointer data;
   std::int64_t height, width, channels;
+  const void* scale = nullptr;
+};
+
+// clamp(gain act(y + noise + bias)): act 0 linear, 1 relu, 2 leaky relu. clamp < 0: none.
+struct Epilogue {
+  const void* noise = nullptr;  // [N or 1, height, width]; elements between images
+  std::int64_t noise_stride = 0;
+  const void* bias = nullptr;  // [channels]
+  int act = 0;
+  double alpha = 0, gain = 1, clamp = -1;
 };
 
 // Where the tiles of an input and of an output lie: tile (r, c) of an output is its pixels 2r, 2r + 1 by 2c, 2c + 1.
@@ -54,7 +74,8 @@ constexpr Range part(std::int64_t count, std::int64_t parts, std::int64_t k) {
 // Scratch for `tiles` tiles: [places, panels, tiles, kPanel], places this many elements apart.
 constexpr std::int64_t place_stride(std::int64_t panels, std::int64_t tiles) { return panels * tiles * kPanel + kSkew; }
 
-// Kernels in the order of their use: [places, panels(out), in, kPanel]. Strides in elements; negative ones turn w round.
+// Kernels in the order of their use: [places, panels(out), in, kPanel], in bfloat16 [.., pairs of in, kPanel, 2]; w is of
+// the type of sums. Strides in elements; negative ones turn w round.
 struct Weights {
   const void* w;
   std::int64_t out, in, out_stride, in_stride, row_stride, column_stride;
@@ -66,13 +87,17 @@ struct Forward {
   Images<void*> y;
   Tiling tiling;
   const void* u;
-  const void* bias;  // [channels of y] or null
-  std::int64_t block;  // tiles a scratch has room for
+  Epilogue epilogue;
+  std::int64_t step, block;  // tiles that are done at a time, and that scratch has room for: strips(step)
+  // Where given, sums over the pixels of a row of tiles of `other` times y without its scale: [N x rows, channels].
+  const void* other = nullptr;
+  void* row_sums = nullptr;
 };
 
-// Elements of scratch that `forward` wants.
-constexpr std::int64_t forward_scratch(const Forward& job) {
-  return kPlaces * (place_stride(panels(job.x.channels), job.block) + place_stride(1, job.block));
+// Bytes of scratch that `forward` wants.
+constexpr std::int64_t forward_scratch(Storage s, const Forward& job) {
+  return kPlaces *
+      (place_stride(panels(job.x.channels), job.block) * cell_size(s) + place_stride(1, job.block) * sum_size(s));
 }
 
 // Tiles that `sums` transforms at a time and sums by themselves, whatever the number of threads.
@@ -89,11 +114,11 @@ struct Sums {
 
 constexpr std::int64_t units(const Sums& job) { return 4 * job.in_groups * job.out_groups; }
 
-// Elements of scratch that `sums` wants.
-constexpr std::int64_t sums_scratch(const Sums& job) {
+// Bytes of scratch that `sums` wants.
+constexpr std::int64_t sums_scratch(Storage s, const Sums& job) {
   const std::int64_t in = (panels(job.x.channels) + job.in_groups - 1) / job.in_groups;
   const std::int64_t out = (panels(job.dy.channels) + job.out_groups - 1) / job.out_groups;
-  return 4 * (place_stride(in, kChunk) + place_stride(out, kChunk));
+  return 4 * (place_stride(in, kChunk) + place_stride(out, kChunk)) * cell_size(s);
 }
 
 struct WeightGradient {
@@ -101,6 +126,19 @@ struct WeightGradient {
   std::int64_t in, out;
   void* dw;  // any order: strides in elements
   std::int64_t out_stride, in_stride, row_stride, column_stride;
+};
+
+// The gradient through an epilogue, of images [N, pixels, channels] in parts of kPart pixels, or of planes [N, channels,
+// pixels] in one part each: dz = dy E', and the sums of a part, [N, parts, 2, channels]: of dz; of dy y [|y| < clamp] -
+// dz noise.
+constexpr std::int64_t kPart = 128;
+struct EpilogueGradient {
+  const void *dy, *y;
+  void *dz, *sums;
+  std::int64_t pixels, channels;
+  bool planes;
+  Epilogue epilogue;
+  double clamp;  // as a y of its type would be clamped to
 };
 
 // Matrices [rows, columns], one after the other.
@@ -114,12 +152,14 @@ struct Transposition {
 
 namespace gan_fast {
 
-// `wide`: float64, else float32. Ranges: output panels; tiles; units; input panels; (matrix, 16 columns).
-GAN_FAST_CPU_KERNEL(winograd_weights, void, (bool wide, const winograd::Weights&, std::int64_t, std::int64_t))
-GAN_FAST_CPU_KERNEL(winograd_forward, void, (bool wide, const winograd::Forward&, std::int64_t, std::int64_t, void*))
-GAN_FAST_CPU_KERNEL(winograd_sums, void, (bool wide, const winograd::Sums&, std::int64_t, std::int64_t, void*))
+// Ranges: output panels; tiles; units; input panels; (image, part) or planes; (matrix, 16 columns).
+GAN_FAST_CPU_KERNEL(winograd_weights, void, (winograd::Storage, const winograd::Weights&, std::int64_t, std::int64_t))
+GAN_FAST_CPU_KERNEL(winograd_forward, void, (winograd::Storage, const winograd::Forward&, std::int64_t, std::int64_t, void*))
+GAN_FAST_CPU_KERNEL(winograd_sums, void, (winograd::Storage, const winograd::Sums&, std::int64_t, std::int64_t, void*))
 GAN_FAST_CPU_KERNEL(
-    winograd_weight_gradient, void, (bool wide, const winograd::WeightGradient&, std::int64_t, std::int64_t))
-GAN_FAST_CPU_KERNEL(winograd_transpose, void, (bool wide, const winograd::Transposition&, std::int64_t, std::int64_t))
+    winograd_weight_gradient, void, (winograd::Storage, const winograd::WeightGradient&, std::int64_t, std::int64_t))
+GAN_FAST_CPU_KERNEL(
+    winograd_epilogue_gradient, void, (winograd::Storage, const winograd::EpilogueGradient&, std::int64_t, std::int64_t))
+GAN_FAST_CPU_KERNEL(winograd_transpose, void, (winograd::Storage, const winograd::Transposition&, std::int64_t, std::int64_t))
 
 }  // namespace gan_fast

@@ -3,8 +3,10 @@
 
 #include <ATen/ATen.h>
 
+#include <array>
 #include <optional>
 #include <string>
+#include <utility>
 
 namespace gan_fast {
 
@@ -40,5 +42,34 @@ at::Tensor winograd_input_gradient(
     const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, const WinogradGeometry& geometry);
 at::Tensor winograd_weight_gradient(
     const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, const WinogradGeometry& geometry);
+
+// ---- The products of a modulated convolution (`modulated_convolution/`), in float32, float64 and bfloat16
+
+// Least channels of both sides, least tiles, and least pixels of a tile that lie within the image, on average; nothing
+// where no such layer is run. Measured (docs/kernels.md): in bfloat16, by AVX512_BF16's sums of pairs, these save products
+// that oneDNN makes; in float32 what is composed of `winograd_output` is as fast, and faster to second order. `narrow`: in
+// bfloat16; `last`: images are channels last.
+std::optional<std::array<int64_t, 3>> winograd_layer_limits(bool narrow, bool last);
+
+// Whether to run them for images x and weights w, of x's type or of that of sums.
+bool winograd_layer_serves(const at::Tensor& x, const at::Tensor& w, int64_t padding);
+
+struct WinogradEpilogue {
+  int64_t act;
+  double alpha, gain, clamp;
+};
+
+at::Tensor winograd_layer(
+    const at::Tensor& x, const at::Tensor& w, const at::Tensor& s, const at::Tensor& d, const at::Tensor& noise,
+    const at::Tensor& bias, int64_t padding, const WinogradEpilogue& epilogue);
+// dx and, where x is defined, ds.
+std::pair<at::Tensor, at::Tensor> winograd_layer_input_gradient(
+    const at::Tensor& dz, const at::Tensor& w, const at::Tensor& s, const at::Tensor& d, const at::Tensor& x,
+    int64_t padding);
+at::Tensor winograd_layer_weight_gradient(
+    const at::Tensor& dz, const at::Tensor& x, const at::Tensor& s, const at::Tensor& d, int64_t padding);
+// dz, sums, products.
+std::array<at::Tensor, 3> winograd_layer_epilogue_gradient(
+    const at::Tensor& dy, const at::Tensor& y, const at::Tensor& noise, const WinogradEpilogue& epilogue);
 
 }  // namespace gan_fast

@@ -16,14 +16,18 @@
 //
 // gives d's gradient (products - b sums) / d from y: neither z nor s x is ever kept. d must not be zero.
 //
-// Kernels: Triton on CUDA (gan_fast/triton), elsewhere torch's convolution between two elementwise passes
-// (gan_fast/reference/modulated_convolution.py).
+// w may be wider than x: of the type of sums. dw is of dz's type then.
+//
+// Kernels: Triton on CUDA (gan_fast/triton), Winograd's on the CPU (modulated_convolution_host.cpp), elsewhere torch's
+// convolution between two elementwise passes (gan_fast/reference/modulated_convolution.py).
 
 #include <ATen/ExpandUtils.h>
 #include <torch/library.h>
 
 #include "common/bilinear.h"
 #include "common/host.h"
+#include "convolution/convolution_host.h"
+#include "modulated_convolution/modulated_convolution_checks.h"
 
 namespace gan_fast {
 namespace {
@@ -85,29 +89,10 @@ at::TensorOptions sums_like(const Tensor& x) {
   return x.options().dtype(accumulate_type(x.scalar_type()));
 }
 
-void check(const Tensor& x, const Tensor& w, int64_t padding, int64_t act, double gain) {
-  TORCH_CHECK_VALUE(
-      x.dim() == 4 && w.dim() == 4, "modulated_convolution got x of shape ", x.sym_sizes(), " and w of shape ",
-      w.sym_sizes(), "; expected [N, I, H, W] and [O, I, k, k]");
-  TORCH_CHECK_TYPE(
-      x.scalar_type() == w.scalar_type(), "modulated_convolution got x of ", name_of(x.scalar_type()), " and w of ",
-      name_of(w.scalar_type()), "; convert one to the other's dtype");
-  TORCH_CHECK_VALUE(
-      x.sym_size(1) == w.sym_size(1) && w.sym_size(2) == w.sym_size(3), "modulated_convolution got w of shape ",
-      w.sym_sizes(), " for x of shape ", x.sym_sizes(), "; expected [O, I, k, k]");
-  TORCH_CHECK_VALUE(
-      padding >= 0 && w.sym_size(2) > padding, "modulated_convolution got padding ", padding, " for a kernel of size ",
-      w.sym_size(2), "; expected 0 to size - 1");
-  TORCH_CHECK_VALUE(
-      act >= 0 && act <= 2, "modulated_convolution got activation number ", act,
-      "; it fuses 0 (linear), 1 (relu) and 2 (lrelu)");
-  TORCH_CHECK_VALUE(gain > 0, "modulated_convolution got gain ", gain, "; expected a positive one");
-}
-
 Tensor forward_meta(
-    const Tensor& x, const Tensor& w, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
-    const OptionalTensor&, int64_t padding, int64_t act, double, double gain, double) {
-  check(x, w, padding, act, gain);
+    const Tensor& x, const Tensor& w, const OptionalTensor& s, const OptionalTensor& d, const OptionalTensor& noise,
+    const OptionalTensor& bias, int64_t padding, int64_t act, double, double gain, double) {
+  modulated_convolution::check_forward(x, w, s, d, noise, bias, padding, act, gain);
   const c10::SymInt grown = 2 * padding + 1 - w.sym_size(2);
   return at::empty_symint(
       {x.sym_size(0), w.sym_size(0), x.sym_size(2) + grown, x.sym_size(3) + grown}, x.options(),
@@ -168,18 +153,69 @@ Tensor over_pixels(const Tensor& v, const Tensor& like) {
   return v.to(accumulate_type(like.scalar_type())).unsqueeze(-1).unsqueeze(-1);
 }
 
+// One pass each of the ops of bias_act with u = x scale, which are differentiable to any order.
+
+constexpr int64_t kChannels = 1;
+
+// x v in the type of x.
 Tensor scaled(const Tensor& x, const Tensor& v) {
-  return v.defined() ? (x * over_pixels(v, x)).to(x.scalar_type()) : x;
+  static const auto op = find_op<Tensor(
+      const Tensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, int64_t, int64_t, double, double,
+      double)>("gan_fast::bias_act");
+  return v.defined() ? op.call(x, std::nullopt, v, std::nullopt, kChannels, 0, 0, 1, -1) : x;
+}
+
+// Of bias_act_backward: dx, or the gradient of a parameter.
+Tensor through_bias_act(
+    const Tensor& dy, const OptionalTensor& x, const OptionalTensor& y, const OptionalTensor& scale,
+    const OptionalTensor& noise, double clamp, const std::array<bool, 4>& wanted) {
+  using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+  static const auto op = find_op<Four(
+      const Tensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
+      const OptionalTensor&, int64_t, int64_t, double, double, double, std::array<bool, 4>)>(
+      "gan_fast::bias_act_backward");
+  auto [dx, db, dscale, dnoise] =
+      op.call(dy, x, y, std::nullopt, scale, noise, kChannels, 0, 0, 1, clamp, wanted);
+  return wanted[0] ? dx : wanted[2] ? dscale : dnoise;
 }
 
 // sum over the pixels of a b, [N, C]
 Tensor pixel_products(const Tensor& a, const Tensor& b) {
-  const at::ScalarType type = accumulate_type(a.scalar_type());
-  return (a.to(type) * b.to(type)).sum({2, 3});
+  const Tensor scale = at::ones_symint({a.sym_size(0), a.sym_size(1)}, sums_like(a));
+  return through_bias_act(a, b, std::nullopt, scale, std::nullopt, -1, {false, false, true, false});
+}
+
+// a v [|y| < clamp] in the type of a, with the bound rounded to it
+Tensor scaled_inside(const Tensor& a, const Tensor& v, const Tensor& y, double clamp) {
+  return clamp < 0 ? scaled(a, v)
+                   : through_bias_act(a, std::nullopt, y, v, std::nullopt, clamp, {true, false, false, false});
+}
+
+// sum of dz over what noise is the same for
+Tensor noise_gradient(const Tensor& dz, const Tensor& noise) {
+  return through_bias_act(dz, std::nullopt, std::nullopt, std::nullopt, noise, -1, {false, false, false, true});
+}
+
+// t s + x u in the type of x, rounded once
+Tensor sum_of_scaled(const Tensor& t, const Tensor& s, const Tensor& x, const Tensor& u) {
+  using Five = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+  static const auto op = find_op<Five(
+      const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const Tensor&,
+      const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
+      int64_t, int64_t, double, double, double, std::array<bool, 5>)>("gan_fast::bias_act_double_backward");
+  const Tensor scale = s.defined() ? s : at::ones_symint(u.sym_sizes(), u.options());
+  return std::get<0>(op.call(
+      t, std::nullopt, u, std::nullopt, x, x, std::nullopt, std::nullopt, scale, std::nullopt, kChannels, 0, 0, 1, -1,
+      {true, false, false, false, false}));
 }
 
 Tensor as(const Tensor& t, const Tensor& like) {
   return t.to(like.scalar_type());
+}
+
+// As for any convolution's weight, where the caller has switched its gradient off for now.
+bool computes_gradient_of(const Tensor& w) {
+  return convolution_weight_gradients || flows_beyond_kernels(w);
 }
 
 // The gradients of F(dz, x, w, s, d) in dz and d, from z without d where both are wanted.
@@ -227,11 +263,11 @@ struct InputGradient : torch::autograd::Function<InputGradient> {
     Tensor r = t;
     OptionalTensor left = optional(s);  // what of s is not in r
     if (u.defined()) {
-      r = as(t.defined() ? scaled(t, s) + x * over_pixels(u, x) : x * over_pixels(u, x), x);
+      r = t.defined() ? sum_of_scaled(t, s, x, u) : scaled(x, u);
       left = std::nullopt;
     }
     through_output(dz, r, w, left, d, padding, want_dz, want_d, out[0], out[3]);
-    if (want_w) {
+    if (want_w && computes_gradient_of(w)) {
       out[1] = as(weight_gradient(dz, r, left, optional(d), w.size(2), padding), w);
     }
     if ((want_s && t.defined()) || (want_x && u.defined())) {
@@ -322,14 +358,6 @@ struct EpilogueGradient : torch::autograd::Function<EpilogueGradient> {
     const Epilogue e = epilogue_of(ctx);
     Wanted wanted(ctx);
     const bool want_dy = wanted.next(dy), want_y = wanted.next(y), want_noise = wanted.next(noise);
-    Tensor inside;  // [|y| < clamp] c
-    if (c.defined()) {
-      inside = over_pixels(c, y);
-      if (e.clamp >= 0) {
-        const Tensor bound = at::scalar_tensor(e.clamp, y.options());
-        inside = inside * y.detach().abs().lt(bound).to(inside.scalar_type());
-      }
-    }
     if (want_dy) {
       Tensor through = t;  // the cotangent of dz
       const auto add = [&](const Tensor& more) { through = through.defined() ? through + more : more; };
@@ -344,16 +372,16 @@ struct EpilogueGradient : torch::autograd::Function<EpilogueGradient> {
         out[0] = std::get<0>(epilogue_gradient(through, y, std::nullopt, e));
       }
       if (c.defined()) {
-        const Tensor more = inside * y;
-        out[0] = as(out[0].defined() ? out[0] + more : more, dy);
+        const Tensor more = scaled_inside(y, c, y.detach(), e.clamp);
+        out[0] = out[0].defined() ? out[0] + more : more;
       }
     }
     if (want_y && c.defined()) {
-      out[1] = as(inside * dy, y);
+      out[1] = scaled_inside(dy, c, y.detach(), e.clamp);
     }
     if (want_noise && c.defined()) {
       const Tensor dz = std::get<0>(epilogue_gradient(dy, y, std::nullopt, e));
-      out[2] = as(at::sum_to(-over_pixels(c, y) * dz, noise.sym_sizes()), noise);
+      out[2] = as(-noise_gradient(scaled(dz, c), noise), noise);
     }
     return out;
   }
@@ -404,16 +432,15 @@ struct ModulatedConvolution : torch::autograd::Function<ModulatedConvolution> {
         out[2] = as(ds, s);
       }
     }
-    if (want_w) {
-      out[1] = weight_gradient(dz, x, optional(s), optional(d), w.size(2), padding);
+    if (want_w && computes_gradient_of(w)) {
+      out[1] = as(weight_gradient(dz, x, optional(s), optional(d), w.size(2), padding), w);
     }
     if (want_d) {
       const Tensor bare = bias.defined() ? products - bias.to(sums.scalar_type()) * sums : products;
       out[3] = as(bare / d.to(sums.scalar_type()), d);
     }
     if (want_noise) {
-      const Tensor rows = dz.sum({1}, true, accumulate_type(dz.scalar_type()));
-      out[4] = as(at::sum_to(rows, noise.sym_sizes()), noise);
+      out[4] = as(noise_gradient(dz, noise), noise);
     }
     if (want_bias) {
       out[5] = as(sums.sum(0), bias);

@@ -14,12 +14,17 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _OURS = torch.ops.gan_fast
-PRODUCTS = {
-    torch.ops.aten.convolution.default,
-    torch.ops.aten.convolution_backward.default,
-    _OURS.convolution.default,
-    _OURS.convolution_input_gradient.default,
-    _OURS.convolution_weight_gradient.default,
+# With the arguments that are no part of the product, and what they are without it.
+PRODUCTS: dict[Callable[..., Any], dict[int, Any]] = {
+    torch.ops.aten.convolution.default: {},
+    torch.ops.aten.convolution_backward.default: {},
+    _OURS.convolution.default: {},
+    _OURS.convolution_input_gradient.default: {},
+    _OURS.convolution_weight_gradient.default: {},
+    # s, d, noise, bias, then act, alpha, gain, clamp
+    _OURS.modulated_convolution.default: {2: None, 3: None, 4: None, 5: None, 7: 0, 8: 0.0, 9: 1.0, 10: -1.0},
+    _OURS.modulated_convolution_input_gradient.default: {2: None, 3: None, 4: None},
+    _OURS.modulated_convolution_weight_gradient.default: {2: None, 3: None},
 }
 
 
@@ -44,7 +49,8 @@ class _Record(TorchDispatchMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func in PRODUCTS:
-            self.calls.append((func, [self._stand_in(x) for x in args]))
+            bare = [PRODUCTS[func].get(i, x) for i, x in enumerate(args)]
+            self.calls.append((func, [self._stand_in(x) for x in bare]))
         return func(*args, **(kwargs or {}))
 
 

@@ -5,7 +5,8 @@
 
 The style multiplies input channels and the demodulation output channels, so both may be taken out of the weights
 w_n = d_n s_n W: every sample is convolved with the same W, and there are no [N, O, I, kh, kw] weights nor gradients of
-them. The first pass writes s x; the last takes d, noise, bias, activation, gain and clamp together.
+them. The first pass writes s x; the last takes d, noise, bias, activation, gain and clamp together. Where kernels do so
+as they read and write, on CUDA and for 3x3 layers of the CPU, there are no such passes: the layer is one op.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gan_fast import triton
+from gan_fast import _C, triton
 from gan_fast._modes import use_reference
 from gan_fast.ops.bias_act import bias_act
 from gan_fast.ops.conv2d_resample import LEAN, check, in_autocast_dtype, layout, without_autocast
 from gan_fast.reference import modulated_conv2d as reference
+from gan_fast.reference.adversarial_loss import accumulate_dtype
 from gan_fast.reference.bias_act import ACTIVATIONS
 from gan_fast.reference.conv2d_resample import Padding
 from gan_fast.reference.conv2d_resample import conv2d_resample as resampled
@@ -90,7 +92,7 @@ def modulated_conv2d(
         s = _applied(styles, input_gain)
         entry = ACTIVATIONS.get(act, ACTIVATIONS["linear"])  # the epilogue refuses another name
         slope, factor = entry.alpha if alpha is None else alpha, entry.gain if gain is None else gain
-        if up == down == 1 and triton.serves(x, weight, padding, act, slope, factor):
+        if up == down == 1 and _is_one_op(x, weight, padding, act, slope, factor):
             w = weight if flip_weight else weight.flip([2, 3])
             return _fused(x, w, s, d, noise, bias, padding, entry.code, slope, factor, clamp)
         y = _convolve(x, weight, s, up, down, padding, resample_filter, flip_weight)
@@ -135,10 +137,37 @@ def modulated_conv2d_v3(
             w, s = reference.unit_mean_square(w, s)
             d = _demodulation(s, _squares(w))
         s = _applied(s, input_gain)
-        if triton.serves(x, w, padding, "linear", 0.0, 1.0):
+        if _is_one_op(x, w, padding, "linear", 0.0, 1.0):
             return _fused(x, w, s, d, None, None, padding, 0, 0.0, 1.0, None)
         y = _convolve(x, w, s, 1, 1, padding, None, True)
         return _epilogue(y, d, None, None, "linear", None, None, None)
+
+
+def _is_one_op(x: Tensor, w: Tensor, padding: Padding, act: str, alpha: float, gain: float) -> bool:
+    """Whether the op `modulated_convolution` runs a layer at stride 1, or it is composed of others."""
+    if x.device.type != "cpu":
+        return triton.serves(x, w, padding, act, alpha, gain)
+    if act not in triton.FUSED or alpha < 0 or not gain > 0 or x.dtype == torch.float16:
+        return False
+    if w.shape[2] != 3 or w.shape[3] != 3 or not isinstance(padding, int) or not 0 <= padding <= 2:
+        return False
+    limits = _cpu_limits(x.dtype == torch.bfloat16, layout(x) == torch.channels_last)
+    height, width = x.shape[2] + 2 * padding - 2, x.shape[3] + 2 * padding - 2
+    if limits is None or height < 1 or width < 1:
+        return False
+    channels, least_tiles, pixels = limits
+    tiles = x.shape[0] * ((height + 1) // 2) * ((width + 1) // 2)
+    enough = w.shape[0] >= channels and w.shape[1] >= channels and tiles >= least_tiles
+    return enough and x.shape[0] * height * width >= pixels * tiles
+
+
+def _cpu_limits(narrow: bool, last: bool) -> tuple[int, int, int] | None:
+    """Least channels, tiles and pixels of a tile for Winograd's kernels; None where they run nothing."""
+    return _C.winograd_layer_limits(narrow, last)
+
+
+# A tracer is told what this processor has; torch.compiler.assume_constant_result would import torch._dynamo for it.
+_cpu_limits._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _fused(
@@ -154,12 +183,15 @@ def _fused(
     gain: float,
     clamp: float | None,
 ) -> Tensor:
-    """The whole layer as one op, whose products are tensor-core kernels where those are measured to be faster."""
+    """The whole layer as one op."""
     if noise is not None and noise.dim() == 2:
         noise = noise[None, None]
     limit = -1.0 if clamp is None else float(clamp)
     numbers = padding, act, float(alpha), float(gain), limit
-    w = w.to(x.dtype, memory_format=torch.channels_last)  # one pass does both, and all three products want it so
+    if x.device.type != "cpu":
+        w = w.to(x.dtype, memory_format=torch.channels_last)  # one pass does both, and all three products want it so
+    elif w.dtype != x.dtype:
+        w = w.to(accumulate_dtype(x))
     y: Tensor = _modulated_convolution(x, w, s, d, noise, bias, *numbers)
     return y
 

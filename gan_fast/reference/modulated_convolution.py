@@ -55,9 +55,10 @@ def check(
             f"modulated_convolution got x of shape {list(x.shape)} and w of shape {list(w.shape)}; "
             "expected [N, I, H, W] and [O, I, k, k]"
         )
-    if x.dtype != w.dtype:
+    if w.dtype not in (x.dtype, accumulate_dtype(x)):
         raise TypeError(
-            f"modulated_convolution got x of {x.dtype} and w of {w.dtype}; convert one to the other's dtype"
+            f"modulated_convolution got x of {x.dtype} and w of {w.dtype}; expected w of that dtype or of "
+            f"{accumulate_dtype(x)}"
         )
     n, size, grown = x.shape[0], w.shape[2], 2 * padding + 1 - w.shape[2]
     if not 0 <= padding < size:
@@ -96,7 +97,7 @@ def modulated_convolution(
 ) -> Tensor:
     """y `[N, O, H', W']`; s `[N, I]`, d `[N, O]`, noise `[N or 1, 1, H', W']`, bias `[O]`."""
     check(x, w, s, d, noise, bias, padding, act, gain)
-    u = F.conv2d(scaled(x, s), w, padding=padding)
+    u = F.conv2d(scaled(x, s), w.to(x.dtype), padding=padding)
     wide = accumulate_dtype(x)
     u = u.to(wide)
     if d is not None:
@@ -117,7 +118,7 @@ def input_gradient(
     dz: Tensor, w: Tensor, s: Tensor | None, d: Tensor | None, x: Tensor | None, padding: int
 ) -> tuple[Tensor, Tensor]:
     """dx `[N, I, H, W]`, and ds `[N, I]` where x is given, else an empty tensor."""
-    g = F.conv_transpose2d(scaled(dz, d), w, padding=padding)
+    g = F.conv_transpose2d(scaled(dz, d), w.to(dz.dtype), padding=padding)
     wide = accumulate_dtype(dz)
     ds = dz.new_empty(0, dtype=wide) if x is None else (g.to(wide) * x.to(wide)).sum((2, 3))
     return scaled(g, s).contiguous(memory_format=memory_order(dz)), ds

@@ -66,6 +66,7 @@ def forward(
     clamp: float,
 ) -> Tensor:
     """`gan_fast::modulated_convolution`."""
+    w = w.to(x.dtype)  # nothing where it is of it: the kernels' products are of one dtype
     arguments = (x, w, s, d, noise, bias, padding, act, alpha, gain, clamp)
     kind = kind_of("forward", (x, w, s, d, noise, bias), (padding, act, alpha, gain, clamp))
     fused = rule.settled(kind)
@@ -101,6 +102,7 @@ def input_gradient(
     dz: Tensor, w: Tensor, s: Tensor | None, d: Tensor | None, x: Tensor | None, padding: int
 ) -> tuple[Tensor, Tensor]:
     """`gan_fast::modulated_convolution_input_gradient`."""
+    w = w.to(dz.dtype)
     arguments = (dz, w, s, d, x, padding)
     kind = kind_of("input gradient", (dz, w, s, d, x), (padding,))
     fused = rule.settled(kind)

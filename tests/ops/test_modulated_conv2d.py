@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -15,6 +15,20 @@ from support.kernels import CAPABILITIES, cpu_capability, needs_kernels
 from support.reference_runner import derivatives, poisoned_memory
 
 pytestmark = needs_kernels
+
+
+@pytest.fixture(params=["never", "always"])
+def winograd(request: pytest.FixtureRequest) -> Iterator[None]:
+    """3x3 kernels at stride 1 composed of other ops, and as one."""
+    from gan_fast import _C
+
+    before = _C.winograd_mode()
+    _C.set_winograd(request.param)
+    yield
+    _C.set_winograd(before)
+
+
+both_ways = pytest.mark.usefixtures("winograd")
 F4 = ops.setup_filter([1, 3, 3, 1])
 FORMATS = (torch.contiguous_format, torch.channels_last)
 
@@ -64,6 +78,7 @@ def test_both_are_the_paper_to_second_order(factors, memory_format):
             same(everything(lambda *a: ops.modulated_conv2d(*a, *rest), inputs), want)  # noqa: B023
 
 
+@both_ways
 @pytest.mark.parametrize("act", ["linear", "lrelu", "swish"])
 def test_the_whole_layer_is_its_parts(act):
     """Bias, noise of one plane, activation, gain, clamp and input gain in the same call, and one after another."""
@@ -100,6 +115,7 @@ def test_derivatives(memory_format):
     check_derivatives(lambda a, w, s, g: ops.modulated_conv2d_v3(a, w, s, True, 1, g), (images, weight, styles, gain))
 
 
+@both_ways
 def test_v3_is_the_paper():
     """Weights and styles of mean square 1, then as before; the input's gain acts on the image alone."""
 
@@ -117,6 +133,7 @@ def test_v3_is_the_paper():
     same([got], [formula(*inputs[:3], padding=2, demodulate=False)])
 
 
+@both_ways
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_narrow_images_and_wide_parameters(dtype, capability):
@@ -148,6 +165,7 @@ def test_float16_does_not_overflow():
     same([v3], [want], rtol=3e-3)
 
 
+@both_ways
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_zero_styles_give_zeros_and_finite_gradients(dtype):
     for function in (ops.modulated_conv2d, ops.modulated_conv2d_v3):
@@ -163,6 +181,7 @@ def test_zero_styles_give_zeros_and_finite_gradients(dtype):
                 assert all(bool(g.isfinite().all()) for g in gradients)
 
 
+@both_ways
 def test_no_samples():
     for mode in (reference_mode, poisoned_memory):
         leaves = [t.requires_grad_() for t in (x(0, 3, 4, 4), x(4, 3, 3, 3), x(0, 3))]
@@ -183,6 +202,7 @@ def small_generator(kernels: Sequence[Tensor], w: Tensor) -> Tensor:
     return h
 
 
+@both_ways
 def test_path_length_of_a_generator():
     """A gradient of a gradient through prologue, shared convolution, resampling and epilogue."""
     shapes = [(1, 4, 4, 4), (5, 4, 3, 3), (6, 4), (5, 5, 3, 3), (6, 5), (3, 5, 1, 1), (6, 5)]
@@ -234,18 +254,21 @@ def test_r1_of_a_critic_made_of_them():
     same(gradients("shared"), want)
 
 
-def test_compiled_whole_at_any_size():
+@both_ways
+@pytest.mark.parametrize("up", [1, 2])
+def test_compiled_whole_at_any_size(up):
     def layer(a, w, s, n, b):
-        return ops.modulated_conv2d(a, w, s, n, 2, 1, 1, F4, flip_weight=False, bias=b, act="lrelu", clamp=2.0)
+        return ops.modulated_conv2d(a, w, s, n, up, 1, 1, F4, flip_weight=False, bias=b, act="lrelu", clamp=2.0)
 
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
     for batch, side in ((2, 5), (3, 8)):
-        inputs = [x(batch, 3, side, side), x(4, 3, 3, 3, seed=1), x(batch, 3, seed=2), x(2 * side, 2 * side), x(4)]
+        inputs = [x(batch, 3, side, side), x(4, 3, 3, 3, seed=1), x(batch, 3, seed=2), x(up * side, up * side), x(4)]
         got = derivatives(compiled, inputs, second=False, poisoned=False)
         want = derivatives(layer, inputs, second=False)
         same([*got.values, *got.gradients], [*want.values, *want.gradients])
 
 
+@both_ways
 @pytest.mark.parametrize("up", [1, 2])
 def test_shapes_on_the_meta_device(up):
     images, weight, styles, f = (t.to("meta").requires_grad_() for t in (x(2, 3, 4, 5), x(4, 3, 3, 3), x(2, 3), F4))
@@ -256,6 +279,7 @@ def test_shapes_on_the_meta_device(up):
     assert ops.modulated_conv2d_v3(images, weight, styles, padding=1).shape == (2, 4, 4, 5)
 
 
+@both_ways
 def test_autocast_narrows_the_image_alone():
     images, weight, styles = x(2, 3, 6, 6).float(), x(4, 3, 3, 3).float(), x(2, 3).float()
     with torch.autocast("cpu", torch.bfloat16):
@@ -263,6 +287,7 @@ def test_autocast_narrows_the_image_alone():
     assert torch.equal(y, ops.modulated_conv2d(images.bfloat16(), weight, styles, padding=1))
 
 
+@both_ways
 def test_transforms():
     images, weight, styles = x(2, 3, 4, 5), x(4, 3, 3, 3), x(2, 3)
     tangent = x(2, 3, seed=3)
