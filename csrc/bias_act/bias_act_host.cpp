@@ -19,7 +19,11 @@ bool is_noise_of(c10::SymIntArrayRef noise, c10::SymIntArrayRef x) {
     return false;
   }
   const bool batched = noise.size() == x.size();
-  return same_sizes(noise.slice(batched ? 2 : 0), x.slice(2)) && (!batched || (noise[1] == 1 && (noise[0] == x[0] || noise[0] == 1)));
+  if (!same_sizes(noise.slice(batched ? 2 : 0), x.slice(2))) {
+    return false;
+  }
+  // a batch that a tracer does not know is compared with itself alone
+  return !batched || (noise[1] == 1 && (TORCH_GUARD_OR_FALSE(noise[0].sym_eq(1)) || noise[0] == x[0]));
 }
 
 int64_t product(at::IntArrayRef sizes, int64_t first, int64_t last) {

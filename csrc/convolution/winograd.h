@@ -6,7 +6,8 @@
 // so that all of the work is 16 matrix products over channels, one for each place. The input's gradient is the first
 // line with w turned round. In float32 as exact as the sum (errors of 1.7e-7 to 3.8e-7 where oneDNN has 1.1e-7 to 1.6e-6,
 // docs/kernels.md): a product has few additions before it, and the sum over channels is nine times shorter. Results are
-// not finite exactly where the sum's are not; NaN may stand where the sum has an infinity.
+// not finite exactly where the sum's are not, or where four inputs added are not; NaN may stand where the sum has an
+// infinity.
 //
 // In bfloat16 the 4x4 squares are rounded to it, for products that add pairs: channels side by side in the first line,
 // neighbouring tiles in the second. So style and demodulation are applied in float32 as tiles are read and written.

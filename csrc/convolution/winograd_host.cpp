@@ -64,6 +64,7 @@ using winograd::Storage;
 
 Storage storage_of(const Tensor& x) {
   const at::ScalarType t = x.scalar_type();
+  TORCH_INTERNAL_ASSERT(t == at::kDouble || t == at::kBFloat16 || t == at::kFloat);
   return t == at::kDouble ? Storage::Double : t == at::kBFloat16 ? Storage::BFloat16 : Storage::Float;
 }
 

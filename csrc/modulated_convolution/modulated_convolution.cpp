@@ -100,8 +100,9 @@ Tensor forward_meta(
 }
 
 Pair input_gradient_meta(
-    const Tensor& dz, const Tensor& w, const OptionalTensor&, const OptionalTensor&, const OptionalTensor& x,
+    const Tensor& dz, const Tensor& w, const OptionalTensor& s, const OptionalTensor& d, const OptionalTensor& x,
     int64_t padding) {
+  modulated_convolution::check_input_gradient(dz, w, s, d, x, padding);
   const c10::SymInt grown = w.sym_size(2) - 1 - 2 * padding;
   const bool reduce = x.has_value() && x->defined();
   return {
@@ -112,13 +113,16 @@ Pair input_gradient_meta(
 }
 
 Tensor weight_gradient_meta(
-    const Tensor& dz, const Tensor& x, const OptionalTensor&, const OptionalTensor&, int64_t size, int64_t) {
+    const Tensor& dz, const Tensor& x, const OptionalTensor& s, const OptionalTensor& d, int64_t size,
+    int64_t padding) {
+  modulated_convolution::check_weight_gradient(dz, x, s, d, size, padding);
   return at::empty_symint(
       {dz.sym_size(1), x.sym_size(1), size, size}, dz.options(), at::MemoryFormat::ChannelsLast);
 }
 
 Triple epilogue_gradient_meta(
-    const Tensor& dy, const Tensor& y, const OptionalTensor&, int64_t, double, double, double) {
+    const Tensor& dy, const Tensor& y, const OptionalTensor& noise, int64_t act, double, double gain, double) {
+  modulated_convolution::check_epilogue_gradient(dy, y, noise, act, gain);
   const auto sums = [&] { return at::empty_symint({dy.sym_size(0), dy.sym_size(1)}, sums_like(dy)); };
   return {
       at::empty_symint(y.sym_sizes(), y.options(), y.suggest_memory_format()), sums(), sums()};
@@ -405,8 +409,7 @@ struct ModulatedConvolution : torch::autograd::Function<ModulatedConvolution> {
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     variable_list out(8);
-    const Tensor& dy = grads[0];
-    if (!dy.defined()) {
+    if (!grads[0].defined()) {
       return out;
     }
     const WithoutAutocast plain;
@@ -415,6 +418,7 @@ struct ModulatedConvolution : torch::autograd::Function<ModulatedConvolution> {
                  &y = saved[6];
     const int64_t padding = ctx->saved_data["padding"].toInt();
     const Epilogue e = epilogue_of(ctx);
+    const Tensor dy = grads[0].contiguous(y.suggest_memory_format());  // the products' rules look at the order
     Wanted wanted(ctx);
     const bool want_x = wanted.next(x), want_w = wanted.next(w), want_s = wanted.next(s), want_d = wanted.next(d),
                want_noise = wanted.next(noise), want_bias = wanted.next(bias);

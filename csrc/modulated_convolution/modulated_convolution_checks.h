@@ -13,12 +13,13 @@ namespace gan_fast::modulated_convolution {
 using OptionalTensor = std::optional<Tensor>;
 using Sizes = std::vector<c10::SymInt>;
 
-inline bool has_sizes(const Tensor& t, const Sizes& sizes) {
+// Where a tracer does not know, it may.
+inline bool may_have_sizes(const Tensor& t, const Sizes& sizes) {
   if (t.dim() != static_cast<int64_t>(sizes.size())) {
     return false;
   }
   for (size_t i = 0; i < sizes.size(); ++i) {
-    if (t.sym_size(i) != sizes[i]) {
+    if (TORCH_GUARD_OR_FALSE(t.sym_size(i).sym_ne(sizes[i]))) {
       return false;
     }
   }
@@ -29,8 +30,9 @@ inline void check_sizes(const char* name, const OptionalTensor& t, std::initiali
   if (!t.has_value() || !t->defined()) {
     return;
   }
+  storage_code(t->scalar_type());  // raises where it is no floating dtype
   for (const Sizes& sizes : allowed) {
-    if (has_sizes(*t, sizes)) {
+    if (may_have_sizes(*t, sizes)) {
       return;
     }
   }
@@ -44,6 +46,7 @@ inline void check_pair(const Tensor& x, const Tensor& w, int64_t padding) {
   TORCH_CHECK_VALUE(
       x.dim() == 4 && w.dim() == 4, "modulated_convolution got x of shape ", x.sym_sizes(), " and w of shape ",
       w.sym_sizes(), "; expected [N, I, H, W] and [O, I, k, k]");
+  storage_code(x.scalar_type());
   TORCH_CHECK_TYPE(
       w.scalar_type() == x.scalar_type() || w.scalar_type() == accumulate_type(x.scalar_type()),
       "modulated_convolution got x of ", name_of(x.scalar_type()), " and w of ", name_of(w.scalar_type()),
@@ -56,14 +59,18 @@ inline void check_pair(const Tensor& x, const Tensor& w, int64_t padding) {
       w.sym_size(2), "; expected 0 to size - 1");
 }
 
-inline void check_forward(
-    const Tensor& x, const Tensor& w, const OptionalTensor& s, const OptionalTensor& d, const OptionalTensor& noise,
-    const OptionalTensor& bias, int64_t padding, int64_t act, double gain) {
-  check_pair(x, w, padding);
+inline void check_epilogue(int64_t act, double gain) {
   TORCH_CHECK_VALUE(
       act >= 0 && act <= 2, "modulated_convolution got activation number ", act,
       "; it fuses 0 (linear), 1 (relu) and 2 (lrelu)");
   TORCH_CHECK_VALUE(gain > 0, "modulated_convolution got gain ", gain, "; expected a positive one");
+}
+
+inline void check_forward(
+    const Tensor& x, const Tensor& w, const OptionalTensor& s, const OptionalTensor& d, const OptionalTensor& noise,
+    const OptionalTensor& bias, int64_t padding, int64_t act, double gain) {
+  check_pair(x, w, padding);
+  check_epilogue(act, gain);
   const c10::SymInt n = x.sym_size(0), grown = 2 * padding + 1 - w.sym_size(2);
   const c10::SymInt height = x.sym_size(2) + grown, width = x.sym_size(3) + grown;
   check_sizes("s", s, {{n, w.sym_size(1)}});
@@ -86,6 +93,7 @@ inline void check_input_gradient(
 inline void check_weight_gradient(
     const Tensor& dz, const Tensor& x, const OptionalTensor& s, const OptionalTensor& d, int64_t size,
     int64_t padding) {
+  storage_code(x.scalar_type());
   TORCH_CHECK_VALUE(
       x.dim() == 4 && padding >= 0 && padding < size, "modulated_convolution got x of shape ", x.sym_sizes(),
       ", padding ", padding, " and a kernel of size ", size, "; expected [N, I, H, W] and a padding of 0 to size - 1");
@@ -95,7 +103,10 @@ inline void check_weight_gradient(
   check_sizes("d", d, {{x.sym_size(0), dz.sym_size(1)}});
 }
 
-inline void check_epilogue_gradient(const Tensor& dy, const Tensor& y, const OptionalTensor& noise) {
+inline void check_epilogue_gradient(
+    const Tensor& dy, const Tensor& y, const OptionalTensor& noise, int64_t act, double gain) {
+  check_epilogue(act, gain);
+  storage_code(y.scalar_type());
   TORCH_CHECK_VALUE(y.dim() == 4, "modulated_convolution got y of shape ", y.sym_sizes(), "; expected [N, O, H, W]");
   const c10::SymInt n = y.sym_size(0), height = y.sym_size(2), width = y.sym_size(3);
   check_sizes("dy", dy, {{n, y.sym_size(1), height, width}});

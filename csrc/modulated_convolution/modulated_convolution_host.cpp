@@ -17,9 +17,16 @@ namespace {
 using namespace modulated_convolution;
 
 bool are_readable(std::initializer_list<OptionalTensor> tensors) {
-  return std::all_of(tensors.begin(), tensors.end(), [](const OptionalTensor& t) {
-    return !t.has_value() || !t->defined() || is_readable(*t);
-  });
+  bool all = true;
+  for (const OptionalTensor& t : tensors) {
+    if (t.has_value() && t->defined()) {
+      TORCH_CHECK(
+          !t->has_storage() || t->unsafeGetTensorImpl()->storage_initialized(),
+          "modulated_convolution got a tensor of shape ", t->sizes(), " whose memory is not allocated");
+      all = all && is_readable(*t);
+    }
+  }
+  return all;
 }
 
 Tensor given(const OptionalTensor& t) {
@@ -43,7 +50,7 @@ Tensor forward(
     const Tensor& x, const Tensor& w, const OptionalTensor& s, const OptionalTensor& d, const OptionalTensor& noise,
     const OptionalTensor& bias, int64_t padding, int64_t act, double alpha, double gain, double clamp) {
   check_forward(x, w, s, d, noise, bias, padding, act, gain);
-  if (are_readable({s, d, noise, bias}) && winograd_layer_serves(x, w, padding)) {
+  if (are_readable({x, w, s, d, noise, bias}) && winograd_layer_serves(x, w, padding)) {
     return winograd_layer(x, w, given(s), given(d), given(noise), given(bias), padding, {act, alpha, gain, clamp});
   }
   const at::ScalarType type = accumulate_type(x.scalar_type());
@@ -71,7 +78,7 @@ std::tuple<Tensor, Tensor> input_gradient(
     const Tensor& dz, const Tensor& w, const OptionalTensor& s, const OptionalTensor& d, const OptionalTensor& x,
     int64_t padding) {
   check_input_gradient(dz, w, s, d, x, padding);
-  if (are_readable({s, d, x}) && winograd_layer_serves(dz, w.transpose(0, 1), 2 - padding) &&
+  if (are_readable({dz, w, s, d, x}) && winograd_layer_serves(dz, w.transpose(0, 1), 2 - padding) &&
       (!given(x).defined() || x->scalar_type() == dz.scalar_type())) {
     auto [dx, ds] = winograd_layer_input_gradient(dz, w, given(s), given(d), given(x), padding);
     return {std::move(dx), std::move(ds)};
@@ -87,7 +94,7 @@ Tensor weight_gradient(
     int64_t padding) {
   check_weight_gradient(dz, x, s, d, size, padding);
   const Tensor like = at::empty({dz.size(1), x.size(1), size, size}, x.options());
-  if (are_readable({s, d, dz}) && dz.scalar_type() == x.scalar_type() && winograd_layer_serves(x, like, padding)) {
+  if (are_readable({dz, x, s, d}) && dz.scalar_type() == x.scalar_type() && winograd_layer_serves(x, like, padding)) {
     return winograd_layer_weight_gradient(dz, x, given(s), given(d), padding);
   }
   const std::array<int64_t, 2> one{1, 1}, none{0, 0}, both{padding, padding};
@@ -100,8 +107,8 @@ Tensor weight_gradient(
 std::tuple<Tensor, Tensor, Tensor> epilogue_gradient(
     const Tensor& dy, const Tensor& y, const OptionalTensor& noise, int64_t act, double alpha, double gain,
     double clamp) {
-  check_epilogue_gradient(dy, y, noise);
-  if (y.numel() > 0 && are_readable({dy, y, noise}) && dy.scalar_type() == y.scalar_type() &&
+  check_epilogue_gradient(dy, y, noise, act, gain);
+  if (are_readable({dy, y, noise}) && y.numel() > 0 && dy.scalar_type() == y.scalar_type() &&
       y.scalar_type() != at::kHalf && winograd_mode() != "never") {
     auto [dz, sums, products] = winograd_layer_epilogue_gradient(dy, y, given(noise), {act, alpha, gain, clamp});
     return {std::move(dz), std::move(sums), std::move(products)};
@@ -110,7 +117,7 @@ std::tuple<Tensor, Tensor, Tensor> epilogue_gradient(
   Tensor g = dy.to(type);
   const Tensor v = y.to(type);
   if (clamp >= 0) {
-    g = g * y.abs().lt(at::scalar_tensor(clamp, y.options()));
+    g = at::where(y.abs().lt(at::scalar_tensor(clamp, y.options())), g, 0.0);
   }
   Tensor products = g * v;
   g = g * gain;

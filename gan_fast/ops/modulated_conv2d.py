@@ -152,13 +152,27 @@ def _is_one_op(x: Tensor, w: Tensor, padding: Padding, act: str, alpha: float, g
     if w.shape[2] != 3 or w.shape[3] != 3 or not isinstance(padding, int) or not 0 <= padding <= 2:
         return False
     limits = _cpu_limits(x.dtype == torch.bfloat16, layout(x) == torch.channels_last)
-    height, width = x.shape[2] + 2 * padding - 2, x.shape[3] + 2 * padding - 2
-    if limits is None or height < 1 or width < 1:
+    if limits is None or torch.compiler.is_exporting():  # an exported program is for any size and processor
         return False
     channels, least_tiles, pixels = limits
-    tiles = x.shape[0] * ((height + 1) // 2) * ((width + 1) // 2)
-    enough = w.shape[0] >= channels and w.shape[1] >= channels and tiles >= least_tiles
-    return enough and x.shape[0] * height * width >= pixels * tiles
+    n, _, height, width = x.shape
+    grown = 2 * padding - 2
+    for h, v in ((height, width), (height + grown, width + grown)):  # the input gradient's, the output's
+        tiles = n * ((h + 1) // 2) * ((v + 1) // 2)
+        if not (_is_known(h > 0) and _is_known(v > 0) and _is_known(tiles >= least_tiles)):
+            return False
+        if not _is_known(n * h * v >= pixels * tiles):
+            return False
+    return w.shape[0] >= channels and w.shape[1] >= channels
+
+
+def _is_known(condition: bool) -> bool:
+    """Whether a condition on sizes holds; False where a tracer cannot know."""
+    if not torch.compiler.is_compiling():
+        return bool(condition)
+    from torch.fx.experimental.symbolic_shapes import guard_or_false
+
+    return guard_or_false(condition)
 
 
 def _cpu_limits(narrow: bool, last: bool) -> tuple[int, int, int] | None:

@@ -141,7 +141,7 @@ def epilogue_gradient(
     wide = accumulate_dtype(y)
     g, v = dy.to(wide), y.to(wide)
     if clamp >= 0:
-        g = g * (y.abs() < torch.tensor(clamp, dtype=y.dtype, device=y.device))
+        g = torch.where(y.abs() < torch.tensor(clamp, dtype=y.dtype, device=y.device), g, 0.0)
     products = g * v
     g = g * gain
     if act:

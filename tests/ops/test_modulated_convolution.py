@@ -201,10 +201,14 @@ def test_arguments_that_do_not_fit_are_refused(change: dict[str, Any], message: 
         ("weight", {"size": 1}, "a kernel of size 1"),
         ("epilogue", {"dy": (2, 2, 4, 4)}, "dy of shape"),
         ("epilogue", {"noise": (2, 4, 3)}, "noise of shape"),
+        ("epilogue", {"act": 7}, "activation number 7"),
     ],
     ids=str,
 )
-def test_arguments_of_gradients_that_do_not_fit_are_refused(which: str, change: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_arguments_of_gradients_that_do_not_fit_are_refused(
+    which: str, change: dict[str, Any], message: str, device: str
+) -> None:
     x, w, s, d, noise, _ = (t.detach() for t in tensors())
     y = draw(2, 2, 3, 4)
     given: dict[str, dict[str, Any]] = {
@@ -213,6 +217,7 @@ def test_arguments_of_gradients_that_do_not_fit_are_refused(which: str, change: 
         "epilogue": {"dy": y, "y": y, "noise": noise, "act": 2, "alpha": 0.2, "gain": 1.0, "clamp": -1.0},
     }
     arguments = given[which] | {name: draw(*v) if isinstance(v, tuple) else v for name, v in change.items()}
+    arguments = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in arguments.items()}
     with pytest.raises(ValueError, match=message):
         getattr(family, f"modulated_convolution_{which}_gradient")(**arguments)
 
@@ -222,12 +227,49 @@ def test_dtypes_that_do_not_fit_are_refused() -> None:
     for narrow, wide in ((x.float(), w), (x.bfloat16(), w.half()), (x, w.float())):
         with pytest.raises(TypeError, match="expected w of that dtype or of float"):
             op(narrow, wide, None, None, None, None, 1, *LRELU)
+    for dtype in (torch.int8, torch.bool, torch.int64, torch.complex64):
+        x, w, y = (draw(*shape).to(dtype) for shape in ((2, 3, 4, 4), (2, 3, 3, 3), (2, 2, 4, 4)))
+        for call in (
+            lambda x, w, y: op(x, w, None, None, None, None, 1, *LRELU),
+            lambda x, w, y: op(draw(2, 3, 4, 4), draw(2, 3, 3, 3), x[:, :, 0, 0], None, None, None, 1, *LRELU),
+            lambda x, w, y: family.modulated_convolution_input_gradient(y, w, None, None, x, 1),
+            lambda x, w, y: family.modulated_convolution_weight_gradient(y, x, None, None, 3, 1),
+            lambda x, w, y: family.modulated_convolution_epilogue_gradient(y, y, None, *LRELU),
+        ):
+            with pytest.raises(TypeError, match="expected a float32, float64, bfloat16 or float16 tensor"):
+                call(x, w, y)
+
+
+def test_memory_that_is_not_allocated_is_refused() -> None:
+    x, w, s = draw(2, 3, 4, 4), draw(2, 3, 3, 3), draw(2, 3)
+    for t in (x, w, s):
+        size = t.untyped_storage().nbytes()
+        t.untyped_storage().resize_(0)  # as FSDP does with parameters between uses
+        with pytest.raises(RuntimeError, match="not allocated"):
+            op(x, w, s, None, None, None, 1, *LRELU)
+        t.untyped_storage().resize_(size)
+
+
+@pytest.mark.parametrize("order", [FLAT, LAST], ids=["contiguous", "channels_last"])
+def test_gradients_of_what_is_not_finite(order: torch.memory_format) -> None:
+    """No gradient passes the clamp, also not that of an infinity or NaN; elsewhere they are seen."""
+    y = (
+        torch.tensor([3.0, float("nan"), 1.0, -1.0])
+        .view(1, 1, 2, 2)
+        .expand(1, 20, 2, 2)
+        .contiguous(memory_format=order)
+    )
+    dy = torch.full_like(y, float("inf"))
+    dz, sums, _ = family.modulated_convolution_epilogue_gradient(dy, y, None, 2, 0.2, 1.0, 2.0)
+    assert dz[0, 0].flatten().tolist() == [0.0, 0.0, float("inf"), float("inf")] and bool((sums == float("inf")).all())
+    exact = reference.epilogue_gradient(dy, y, None, 2, 0.2, 1.0, 2.0)
+    assert torch.equal(dz, exact[0]) and torch.equal(sums, exact[1])
 
 
 # ---- Winograd's kernels
 
-# N, in, out, H, W, padding: channels that fill panels and vectors and that do not, odd sides, one tile
-SHAPES = [(2, 3, 5, 7, 9, 1), (2, 40, 33, 6, 5, 0), (3, 17, 70, 4, 10, 2), (1, 128, 64, 9, 8, 1)]
+# N, in, out, H, W, padding: channels that fill panels and vectors and that do not, odd sides, rows of over 48 tiles
+SHAPES = [(2, 3, 5, 7, 9, 1), (2, 40, 33, 6, 5, 0), (3, 17, 70, 4, 10, 2), (1, 128, 64, 9, 8, 1), (2, 9, 34, 4, 131, 1)]
 
 
 def everything(x: Tensor, w: Tensor, s: Tensor, d: Tensor, noise: Tensor, bias: Tensor, dz: Tensor, **more: Any):
@@ -284,6 +326,15 @@ def test_kernels(capability: str, dtype: torch.dtype) -> None:
                 assert got.dtype == (dtype if name in ("y", "dx", "dw", "dz") else given[2].dtype)
                 if name in ("y", "dx", "dz"):
                     assert got.is_contiguous(memory_format=order), name
+
+
+def test_images_in_groups() -> None:
+    """Contiguous images are copied as many at a time as fit 8 MB: here two, two and one."""
+    given, padding = case((5, 48, 32, 100, 120, 1), torch.float32, FLAT)
+    found = everything(*given, padding=padding)
+    for got, exact in zip(found, exactly(*given, padding=padding, of=found[0]), strict=True):
+        for a, b in zip(got, exact, strict=True):
+            assert float((a.double() - b).abs().max()) < 1e-5 * float(exact.abs().max())
 
 
 @pytest.mark.parametrize("order", [FLAT, LAST], ids=["contiguous", "channels_last"])
@@ -349,17 +400,34 @@ def test_which_layers_are_one_op(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not ask(image[:, :, :5, :5].expand(-1, -1, -1, -1), 64)
 
 
+def winograd_products(call: Any) -> int:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        call()
+    return sum(event.name == "gan_fast::winograd" for event in seen.events() or ())
+
+
 def test_the_kernels_run_where_this_processor_has_them() -> None:
+    """All three products of a layer, or none, at the borders of the rule."""
     if _C.winograd_mode() == "always":
         pytest.skip("about auto")
     _C.set_winograd("auto")
     if _C.winograd_layer_limits(True, True) is None:
         pytest.skip("this processor has no AVX512_BF16, or has AMX")
-    x = draw(4, 64, 16, 16).bfloat16().contiguous(memory_format=LAST).requires_grad_()
-    w, s = draw(64, 64, 3, 3).float().requires_grad_(), draw(4, 64).float().requires_grad_()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
-        ops.modulated_conv2d(x, w, s, padding=1).sum().backward()
-    assert sum(event.name == "gan_fast::winograd" for event in seen.events() or ()) == 3
+    # batch, channels, side, padding, order
+    cases = {(4, 64, 16, 1, LAST): 3, (4, 63, 16, 1, LAST): 0, (4, 64, 14, 1, LAST): 0, (4, 64, 14, 2, LAST): 0}
+    cases |= {(4, 128, 16, 1, FLAT): 3, (4, 127, 16, 1, FLAT): 0, (5, 64, 16, 0, LAST): 0, (16, 64, 9, 0, LAST): 3}
+    cases |= {(29, 64, 7, 0, LAST): 0}
+    with threads(2):
+        for (n, c, side, padding, order), products in cases.items():
+            x = draw(n, c, side, side).bfloat16().contiguous(memory_format=order).requires_grad_()
+            w, s = draw(c, c, 3, 3).float().requires_grad_(), draw(n, c).float().requires_grad_()
+
+            def layer(x: Tensor = x, w: Tensor = w, s: Tensor = s, padding: int = padding) -> None:
+                for demodulate in (True, False):
+                    y = ops.modulated_conv2d(x, w, s, padding=padding, demodulate=demodulate)
+                    y.sum().backward()  # whose gradient is one number, in no memory order
+
+            assert winograd_products(layer) == 2 * products, (n, c, side, padding, order)
 
 
 # ---- The public function, led through the op
@@ -429,6 +497,36 @@ def test_compiles_whole_with_its_gradients(led_through_the_op: list[str]) -> Non
         torch.testing.assert_close(y, expected)
         dy = draw(*y.shape)
         torch.testing.assert_close(torch.autograd.grad(y, t, dy), torch.autograd.grad(expected, t, dy))
+
+
+def test_sizes_that_a_tracer_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of unknown size compiles, and a free one exports: both compose."""
+    if _C.winograd_mode() == "always":
+        pytest.skip("about auto")
+    module = sys.modules["gan_fast.ops.modulated_conv2d"]
+    limits = lambda narrow, last: (2, 8, 3)  # noqa: E731
+    limits._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    monkeypatch.setattr(module, "_cpu_limits", limits)
+    w = draw(3, 3, 3, 3)
+
+    class Layer(torch.nn.Module):
+        def forward(self, x: Tensor, s: Tensor, noise: Tensor) -> Tensor:
+            return ops.modulated_conv2d(x, w, s, noise, padding=1, act="lrelu")
+
+    layer = Layer()
+
+    def chosen(x: Tensor, s: Tensor, noise: Tensor, which: Tensor) -> Tensor:
+        rows = which.nonzero().squeeze(1)
+        return layer(x[rows], s[rows], noise)
+
+    x, s, noise = draw(4, 3, 6, 6), draw(4, 3), draw(1, 1, 6, 6)
+    which = torch.tensor([True, False, True, True])
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = torch.compile(chosen, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x, s, noise, which), chosen(x, s, noise, which))
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(layer, (x, s, noise), dynamic_shapes=({0: batch}, {0: batch}, None))
+    torch.testing.assert_close(program.module()(x[:1], s[:1], noise), layer(x[:1], s[:1], noise))
 
 
 def test_other_activations_and_resampling_do_not_reach_the_op(led_through_the_op: list[str]) -> None:
