@@ -29,10 +29,9 @@ constexpr std::int64_t kStrip = 12;
 // Added to a power of two, so that the 16 places of a tile do not share the cache's sets.
 constexpr std::int64_t kSkew = 32;
 
-// What images are stored as. Squares are `cell_size` bytes a number, sums and parameters `sum_size`.
-enum class Storage { Float, Double, BFloat16 };
-constexpr std::int64_t image_size(Storage s) { return s == Storage::Double ? 8 : s == Storage::Float ? 4 : 2; }
-constexpr std::int64_t cell_size(Storage s) { return image_size(s); }
+// What images are stored as. Squares are `cell_size` bytes a number, as images are, sums and parameters `sum_size`.
+enum class Storage { Float, Double, BFloat16 };  // as storage_code of `common/host.h` has them
+constexpr std::int64_t cell_size(Storage s) { return s == Storage::Double ? 8 : s == Storage::Float ? 4 : 2; }
 constexpr std::int64_t sum_size(Storage s) { return s == Storage::Double ? 8 : 4; }
 
 constexpr std::int64_t panels(std::int64_t channels) { return (channels + kPanel - 1) / kPanel; }
@@ -129,19 +128,6 @@ struct WeightGradient {
   std::int64_t out_stride, in_stride, row_stride, column_stride;
 };
 
-// The gradient through an epilogue, of images [N, pixels, channels] in parts of kPart pixels, or of planes [N, channels,
-// pixels] in one part each: dz = dy E', and the sums of a part, [N, parts, 2, channels]: of dz; of dy y [|y| < clamp] -
-// dz noise.
-constexpr std::int64_t kPart = 128;
-struct EpilogueGradient {
-  const void *dy, *y;
-  void *dz, *sums;
-  std::int64_t pixels, channels;
-  bool planes;
-  Epilogue epilogue;
-  double clamp;  // as a y of its type would be clamped to
-};
-
 // Matrices [rows, columns], one after the other.
 struct Transposition {
   const void* from;
@@ -153,14 +139,12 @@ struct Transposition {
 
 namespace gan_fast {
 
-// Ranges: output panels; tiles; units; input panels; (image, part) or planes; (matrix, 16 columns).
+// Ranges: output panels; tiles; units; input panels; (matrix, 16 columns).
 GAN_FAST_CPU_KERNEL(winograd_weights, void, (winograd::Storage, const winograd::Weights&, std::int64_t, std::int64_t))
 GAN_FAST_CPU_KERNEL(winograd_forward, void, (winograd::Storage, const winograd::Forward&, std::int64_t, std::int64_t, void*))
 GAN_FAST_CPU_KERNEL(winograd_sums, void, (winograd::Storage, const winograd::Sums&, std::int64_t, std::int64_t, void*))
 GAN_FAST_CPU_KERNEL(
     winograd_weight_gradient, void, (winograd::Storage, const winograd::WeightGradient&, std::int64_t, std::int64_t))
-GAN_FAST_CPU_KERNEL(
-    winograd_epilogue_gradient, void, (winograd::Storage, const winograd::EpilogueGradient&, std::int64_t, std::int64_t))
 GAN_FAST_CPU_KERNEL(winograd_transpose, void, (winograd::Storage, const winograd::Transposition&, std::int64_t, std::int64_t))
 
 }  // namespace gan_fast

@@ -62,12 +62,6 @@ MemoryFormat order_of(const Tensor& x, const Tensor& w) {
 
 using winograd::Storage;
 
-Storage storage_of(const Tensor& x) {
-  const at::ScalarType t = x.scalar_type();
-  TORCH_INTERNAL_ASSERT(t == at::kDouble || t == at::kBFloat16 || t == at::kFloat);
-  return t == at::kDouble ? Storage::Double : t == at::kBFloat16 ? Storage::BFloat16 : Storage::Float;
-}
-
 // ---- Scratch memory, kept by each thread as oneDNN keeps its own: fresh pages of it would cost up to half of a run
 
 class Workspace {
@@ -164,7 +158,7 @@ class ImagesOf {
   winograd::Images<const void*> at(int64_t first, int64_t count, void* scratch) const {
     const void* from = static_cast<const char*>(x_.const_data_ptr()) + first * bytes();
     if (!last_) {
-      transpose(storage_of(x_), from, scratch, count, x_.size(1), x_.size(2) * x_.size(3));
+      transpose(winograd_storage(x_), from, scratch, count, x_.size(1), x_.size(2) * x_.size(3));
       from = scratch;
     }
     return {from, x_.size(2), x_.size(3), x_.size(1), from_image(scale_, first)};
@@ -205,7 +199,7 @@ struct Around {
 Tensor correlate(
     const Tensor& x, const Tensor& w, bool turned, int64_t padding_h, int64_t padding_w, MemoryFormat order,
     const Around& around) {
-  const Storage storage = storage_of(x);
+  const Storage storage = winograd_storage(x);
   const int64_t size = x.element_size();
   const int64_t images = x.size(0), in = x.size(1), out = w.size(turned ? 1 : 0);
   const int64_t height = x.size(2) + 2 * padding_h - 2, width = x.size(3) + 2 * padding_w - 2;
@@ -308,7 +302,7 @@ std::pair<int64_t, int64_t> groups_for(int64_t threads, int64_t in_panels, int64
 void correlate_weights(
     const Tensor& x, const Tensor& x_scale, const Tensor& dy, const Tensor& dy_scale, int64_t padding_h,
     int64_t padding_w, const Tensor& dw) {
-  const Storage storage = storage_of(x);
+  const Storage storage = winograd_storage(x);
   const int64_t images = x.size(0), in = x.size(1), out = dy.size(1);
   Seen seen(images * in * out * dy.size(2) * dy.size(3));
   const int64_t in_panels = winograd::panels(in), out_panels = winograd::panels(out);
@@ -370,6 +364,12 @@ void set_winograd(const std::string& text) {
 
 std::string winograd_mode() {
   return name(mode().load(std::memory_order_relaxed));
+}
+
+Storage winograd_storage(const Tensor& x) {
+  const int code = storage_code(x.scalar_type());
+  TORCH_INTERNAL_ASSERT(code <= static_cast<int>(Storage::BFloat16));
+  return static_cast<Storage>(code);
 }
 
 bool is_readable(const Tensor& t) {
@@ -535,36 +535,6 @@ Tensor winograd_layer_weight_gradient(
       {dz.size(1), x.size(1), 3, 3}, dz.options().dtype(accumulate_type(dz.scalar_type())), MemoryFormat::ChannelsLast);
   correlate_weights(x, wide(s, x), dz, wide(d, x), padding, padding, dw);
   return dw.to(dz.scalar_type());
-}
-
-std::array<Tensor, 3> winograd_layer_epilogue_gradient(
-    const Tensor& dy, const Tensor& y, const Tensor& noise, const WinogradEpilogue& e) {
-  const Storage storage = storage_of(y);
-  const int64_t images = y.size(0), channels = y.size(1), pixels = y.size(2) * y.size(3);
-  const bool planes = suggested(y) == MemoryFormat::Contiguous;
-  const int64_t parts = planes ? 1 : (pixels + winograd::kPart - 1) / winograd::kPart;
-  const Tensor from_dy = dy.contiguous(suggested(y)), from_y = y.contiguous(suggested(y));
-  Tensor dz = in_huge_pages(at::empty(y.sizes(), y.options(), suggested(y)));
-  const Tensor sums =
-      at::empty({images, parts, 2, channels}, y.options().dtype(accumulate_type(y.scalar_type())));
-  const Tensor n = wide(noise, y);
-  const winograd::Epilogue epilogue{
-      n.defined() ? n.const_data_ptr() : nullptr,
-      n.defined() && n.size(0) > 1 ? pixels : 0,
-      nullptr,
-      static_cast<int>(e.act),
-      e.alpha,
-      e.gain,
-      e.clamp};
-  const double bound = e.clamp >= 0 ? at::scalar_tensor(e.clamp, y.options()).item<double>() : e.clamp;
-  const winograd::EpilogueGradient job{
-      from_dy.const_data_ptr(), from_y.const_data_ptr(), dz.mutable_data_ptr(), sums.mutable_data_ptr(), pixels,
-      channels, planes, epilogue, bound};
-  at::parallel_for(0, images * (planes ? channels : parts), 1, [&](int64_t begin, int64_t end) {
-    winograd_epilogue_gradient_kernel()(storage, job, begin, end);
-  });
-  const Tensor total = sums.sum(1);
-  return {dz, total.select(1, 0).contiguous(), total.select(1, 1).contiguous()};
 }
 
 }  // namespace gan_fast

@@ -8,6 +8,8 @@
 #include <string>
 #include <utility>
 
+#include "convolution/winograd.h"
+
 namespace gan_fast {
 
 // auto: where it was measured to be faster (`winograd_serves`); always: wherever it can; never.
@@ -25,6 +27,9 @@ struct WinogradGeometry {
   bool transposed;
   int64_t groups;
 };
+
+// Of a float32, float64 or bfloat16 tensor.
+winograd::Storage winograd_storage(const at::Tensor& x);
 
 // Whether memory can be read as it lies: a plain tensor of the CPU, dense or strided, that has its memory.
 bool is_readable(const at::Tensor& t);
@@ -68,8 +73,5 @@ std::pair<at::Tensor, at::Tensor> winograd_layer_input_gradient(
     int64_t padding);
 at::Tensor winograd_layer_weight_gradient(
     const at::Tensor& dz, const at::Tensor& x, const at::Tensor& s, const at::Tensor& d, int64_t padding);
-// dz, sums, products.
-std::array<at::Tensor, 3> winograd_layer_epilogue_gradient(
-    const at::Tensor& dy, const at::Tensor& y, const at::Tensor& noise, const WinogradEpilogue& epilogue);
 
 }  // namespace gan_fast

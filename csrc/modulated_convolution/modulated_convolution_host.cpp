@@ -1,20 +1,26 @@
 // The ops of modulated convolution on the CPU: Winograd's kernels, which apply style and demodulation as they read and
-// the rest of the layer as they write, or torch's convolution between two elementwise passes. `ops.modulated_conv2d`
-// calls them only where it expects the first (`winograd_layer_limits`): the second is slower than what it composes.
+// the rest of the layer as they write, or the reference: torch's convolution between two elementwise passes.
+// `ops.modulated_conv2d` calls them only where it expects the first (`winograd_layer_limits`): the second is slower than
+// what it composes.
 
-#include <ATen/ExpandUtils.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <tuple>
 
 #include "common/host.h"
+#include "common/huge_pages.h"
 #include "convolution/winograd_host.h"
+#include "modulated_convolution/epilogue_gradient.h"
 #include "modulated_convolution/modulated_convolution_checks.h"
 
 namespace gan_fast {
 namespace {
 
 using namespace modulated_convolution;
+using Triple = std::tuple<Tensor, Tensor, Tensor>;
 
 bool are_readable(std::initializer_list<OptionalTensor> tensors) {
   bool all = true;
@@ -33,17 +39,14 @@ Tensor given(const OptionalTensor& t) {
   return t.has_value() ? *t : Tensor();
 }
 
-Tensor over_pixels(const Tensor& v, const Tensor& like) {
-  return v.to(accumulate_type(like.scalar_type())).unsqueeze(-1).unsqueeze(-1);
-}
-
-// x [N, C, H, W] times v [N, C], in x's type.
-Tensor scaled(const Tensor& x, const Tensor& v) {
-  return v.defined() ? (x * over_pixels(v, x)).to(x.scalar_type()) : x;
-}
-
-Tensor in_order_of(const Tensor& y, const Tensor& x) {
-  return y.contiguous(x.suggest_memory_format());
+// The op's results by what gan_fast/_library.py registers for devices without a kernel.
+template <class... Arguments>
+torch::jit::Stack by_reference(const char* name, const Arguments&... arguments) {
+  torch::jit::Stack stack;
+  torch::jit::push(stack, arguments...);
+  c10::Dispatcher::singleton().findSchemaOrThrow(name, "").callBoxedForDispatchKey(
+      c10::DispatchKey::CompositeExplicitAutograd, stack);
+  return stack;
 }
 
 Tensor forward(
@@ -53,25 +56,9 @@ Tensor forward(
   if (are_readable({x, w, s, d, noise, bias}) && winograd_layer_serves(x, w, padding)) {
     return winograd_layer(x, w, given(s), given(d), given(noise), given(bias), padding, {act, alpha, gain, clamp});
   }
-  const at::ScalarType type = accumulate_type(x.scalar_type());
-  Tensor u = at::conv2d(scaled(x, given(s)), w.to(x.scalar_type()), {}, 1, padding).to(type);
-  if (given(d).defined()) {
-    u = u * over_pixels(*d, x);
-  }
-  if (given(noise).defined()) {
-    u = u + noise->to(type);
-  }
-  if (given(bias).defined()) {
-    u = u + bias->to(type).unsqueeze(-1).unsqueeze(-1);
-  }
-  if (act != 0) {
-    u = at::leaky_relu(u, act == 2 ? alpha : 0.0);
-  }
-  u = u * gain;
-  if (clamp >= 0) {
-    u = u.clamp(-clamp, clamp);
-  }
-  return in_order_of(u.to(x.scalar_type()), x);
+  return by_reference("gan_fast::modulated_convolution", x, w, s, d, noise, bias, padding, act, alpha, gain, clamp)
+      .at(0)
+      .toTensor();
 }
 
 std::tuple<Tensor, Tensor> input_gradient(
@@ -83,10 +70,8 @@ std::tuple<Tensor, Tensor> input_gradient(
     auto [dx, ds] = winograd_layer_input_gradient(dz, w, given(s), given(d), given(x), padding);
     return {std::move(dx), std::move(ds)};
   }
-  const at::ScalarType type = accumulate_type(dz.scalar_type());
-  const Tensor g = at::conv_transpose2d(scaled(dz, given(d)), w.to(dz.scalar_type()), {}, 1, padding);
-  Tensor ds = given(x).defined() ? (g.to(type) * x->to(type)).sum({2, 3}) : at::empty({0}, dz.options().dtype(type));
-  return {in_order_of(scaled(g, given(s)), dz), std::move(ds)};
+  const auto found = by_reference("gan_fast::modulated_convolution_input_gradient", dz, w, s, d, x, padding);
+  return {found.at(0).toTensor(), found.at(1).toTensor()};
 }
 
 Tensor weight_gradient(
@@ -97,37 +82,47 @@ Tensor weight_gradient(
   if (are_readable({dz, x, s, d}) && dz.scalar_type() == x.scalar_type() && winograd_layer_serves(x, like, padding)) {
     return winograd_layer_weight_gradient(dz, x, given(s), given(d), padding);
   }
-  const std::array<int64_t, 2> one{1, 1}, none{0, 0}, both{padding, padding};
-  return std::get<1>(at::convolution_backward(
-                         scaled(dz, given(d)), scaled(x, given(s)), like, at::OptionalIntArrayRef(), one, both, one,
-                         false, none, 1, {false, true, false}))
-      .contiguous(at::MemoryFormat::ChannelsLast);
+  return by_reference("gan_fast::modulated_convolution_weight_gradient", dz, x, s, d, size, padding).at(0).toTensor();
 }
 
-std::tuple<Tensor, Tensor, Tensor> epilogue_gradient(
+Triple epilogue_gradient(
     const Tensor& dy, const Tensor& y, const OptionalTensor& noise, int64_t act, double alpha, double gain,
     double clamp) {
   check_epilogue_gradient(dy, y, noise, act, gain);
-  if (are_readable({dy, y, noise}) && y.numel() > 0 && dy.scalar_type() == y.scalar_type() &&
-      y.scalar_type() != at::kHalf && winograd_mode() != "never") {
-    auto [dz, sums, products] = winograd_layer_epilogue_gradient(dy, y, given(noise), {act, alpha, gain, clamp});
-    return {std::move(dz), std::move(sums), std::move(products)};
+  if (!are_readable({dy, y, noise}) || y.numel() == 0 || dy.scalar_type() != y.scalar_type() ||
+      y.scalar_type() == at::kHalf || winograd_mode() == "never") {
+    const auto found =
+        by_reference("gan_fast::modulated_convolution_epilogue_gradient", dy, y, noise, act, alpha, gain, clamp);
+    return {found.at(0).toTensor(), found.at(1).toTensor(), found.at(2).toTensor()};
   }
+  const winograd::Storage storage = winograd_storage(y);
   const at::ScalarType type = accumulate_type(y.scalar_type());
-  Tensor g = dy.to(type);
-  const Tensor v = y.to(type);
-  if (clamp >= 0) {
-    g = at::where(y.abs().lt(at::scalar_tensor(clamp, y.options())), g, 0.0);
+  const int64_t images = y.size(0), channels = y.size(1), pixels = y.size(2) * y.size(3);
+  const at::MemoryFormat order = y.suggest_memory_format();
+  const bool planes = order == at::MemoryFormat::Contiguous;
+  const int64_t parts = planes ? 1 : (pixels + kPart - 1) / kPart;
+  const Tensor from_dy = dy.contiguous(order), from_y = y.contiguous(order);
+  const Tensor n = noise.has_value() ? noise->to(type).contiguous() : Tensor();
+  const Tensor dz = in_huge_pages(at::empty(y.sizes(), y.options(), order));
+  const Tensor sums = at::empty({images, parts, 2, channels}, y.options().dtype(type));
+  winograd::Epilogue epilogue;
+  if (n.defined()) {
+    epilogue.noise = n.const_data_ptr();
+    epilogue.noise_stride = n.size(0) > 1 ? pixels : 0;
   }
-  Tensor products = g * v;
-  g = g * gain;
-  if (act != 0) {
-    g = at::where(y > 0, g, g * (act == 2 ? alpha : 0.0));
-  }
-  if (given(noise).defined()) {
-    products = products - g * noise->to(type);
-  }
-  return {in_order_of(g.to(y.scalar_type()), y), g.sum({2, 3}), products.sum({2, 3})};
+  epilogue.act = static_cast<int>(act);
+  epilogue.alpha = alpha;
+  epilogue.gain = gain;
+  epilogue.clamp = clamp;
+  const double bound = clamp >= 0 ? at::scalar_tensor(clamp, y.options()).item<double>() : clamp;
+  const EpilogueGradient job{
+      from_dy.const_data_ptr(), from_y.const_data_ptr(), dz.mutable_data_ptr(), sums.mutable_data_ptr(), pixels,
+      channels, planes, epilogue, bound};
+  at::parallel_for(0, images * (planes ? channels : parts), 1, [&](int64_t begin, int64_t end) {
+    modulated_epilogue_gradient_kernel()(storage, job, begin, end);
+  });
+  const Tensor total = sums.sum(1);
+  return {dz, total.select(1, 0).contiguous(), total.select(1, 1).contiguous()};
 }
 
 }  // namespace

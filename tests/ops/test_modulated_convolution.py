@@ -353,11 +353,10 @@ def test_rounding_in_bfloat16(order: torch.memory_format) -> None:
         assert error < bound, error
 
 
+@pytest.mark.parametrize("winograd", ["always"], indirect=True)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("order", [FLAT, LAST], ids=["contiguous", "channels_last"])
 def test_the_same_bits_on_any_number_of_threads(order: torch.memory_format, dtype: torch.dtype) -> None:
-    if _C.winograd_mode() == "never":
-        pytest.skip("about Winograd's kernels")
     given, padding = case((5, 70, 40, 20, 20, 1), dtype, order)
     check_bitwise_repeatable(lambda: everything(*given, padding=padding))
 
@@ -406,11 +405,9 @@ def winograd_products(call: Any) -> int:
     return sum(event.name == "gan_fast::winograd" for event in seen.events() or ())
 
 
+@pytest.mark.parametrize("winograd", ["auto"], indirect=True)
 def test_the_kernels_run_where_this_processor_has_them() -> None:
     """All three products of a layer, or none, at the borders of the rule."""
-    if _C.winograd_mode() == "always":
-        pytest.skip("about auto")
-    _C.set_winograd("auto")
     if _C.winograd_layer_limits(True, True) is None:
         pytest.skip("this processor has no AVX512_BF16, or has AMX")
     # batch, channels, side, padding, order
@@ -499,10 +496,9 @@ def test_compiles_whole_with_its_gradients(led_through_the_op: list[str]) -> Non
         torch.testing.assert_close(torch.autograd.grad(y, t, dy), torch.autograd.grad(expected, t, dy))
 
 
+@pytest.mark.parametrize("winograd", ["auto"], indirect=True)
 def test_sizes_that_a_tracer_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch of unknown size compiles, and a free one exports: both compose."""
-    if _C.winograd_mode() == "always":
-        pytest.skip("about auto")
     module = sys.modules["gan_fast.ops.modulated_conv2d"]
     limits = lambda narrow, last: (2, 8, 3)  # noqa: E731
     limits._dynamo_marked_constant = True  # type: ignore[attr-defined]
